@@ -1,0 +1,71 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 3000
+# cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+export BENTOML_DO_NOT_TRACK := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
+	@python -m training.run --port $(PORT)
+
+.PHONY: test
+test: $(INSTALLED) ## run the whole test suite
+	python -m pytest
+
+.PHONY: pipeline
+pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
+	dvc repro
+
+.PHONY: serve
+serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...)
+	bentoml serve --port $(PORT)
+
+.PHONY: status
+status: $(INSTALLED) ## which model is champion, and whether all stores agree
+	python -m training.registry status
+
+.PHONY: ui
+ui: $(INSTALLED) ## MLflow's pages on port 5000
+	mlflow ui --port 5000
+
+.PHONY: check
+check: $(INSTALLED) ## lint, format and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv with the locked dependencies
+
+$(INSTALLED): requirements.lock requirements-torch.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11") if v != (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH_INDEX),)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-torch.lock
+else
+	$(BIN)/python -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) $$(grep -ohE '^torch(vision)?==[0-9.]+' requirements-torch.lock)
+endif
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+# What only comes with torch is locked apart, so that a CPU build of torch can take its place.
+.PHONY: lock
+lock: ## lock the dependencies of pyproject.toml anew (needs uv)
+	uv pip compile -q pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header --no-annotate -o $(VENV)/all.lock
+	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | uv pip compile -q - -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-torch.lock
+	uv pip compile -q pyproject.toml --all-extras -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate \
+	  $$(grep -ohE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton|torch|torchvision)==' requirements-torch.lock | sed 's/==//; s/^/--no-emit-package /') -o requirements.lock
+	uv pip compile -q pyproject.toml --extra serve -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-serve.lock

@@ -1,0 +1,126 @@
+"""Unpack a zip or tar archive of unknown origin: nothing is written outside the folder, bombs are refused."""
+
+from __future__ import annotations
+
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from data.errors import DataError
+
+PIECE = 1 << 20  # bytes
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an archive may unpack to. Pictures hardly shrink, so `ratio` is never reached by an honest archive."""
+
+    members: int = 1_000_000
+    bytes: int = 1 << 30  # allowed whatever the size of the archive
+    ratio: int = 20  # and so many times the size of the archive beyond that
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file in an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+DEFAULT_BOUNDS = Bounds()
+
+
+def unpack(archive: Path, folder: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
+    """Write the regular files of `archive` into `folder`, which must be empty.
+
+    Raises DataError for a damaged archive, a member that would land outside or is a link or a device, or too many
+    members or bytes.
+    """
+    room = bounds.bytes + bounds.ratio * archive.stat().st_size
+    try:
+        with tqdm(desc=f"unpack {archive.name}", unit="B", unit_scale=True, disable=None) as progress:
+            for number, member in enumerate(_members(archive)):
+                if number >= bounds.members:
+                    raise DataError(f"{archive} holds more than {bounds.members} files: it is no archive of pictures")
+                room -= _write(member, folder / _safe(member.name, archive), room, archive)
+                progress.update(member.size)
+    except BROKEN as error:
+        raise DataError(f"{archive} is damaged or not supported ({error}): get it again") from None
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    if zipfile.is_zipfile(archive):
+        return _zip_members(archive)
+    if tarfile.is_tarfile(archive):
+        return _tar_members(archive)
+    raise DataError(f"{archive} is neither a zip nor a tar archive (or it is damaged)")
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused(archive, info.filename, "is a link or a device")
+            if info.is_dir():
+                _safe(info.filename, archive)
+            else:
+                yield Member(info.filename, info.file_size, lambda info=info: file.open(info))  # type: ignore[misc]
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with tarfile.open(archive) as file:
+        for info in file:
+            if info.isdir():
+                _safe(info.name, archive)
+            elif info.isreg():
+                yield Member(info.name, info.size, lambda info=info: _extracted(file, info))  # type: ignore[misc]
+            else:
+                raise _refused(archive, info.name, "is a link or a device")
+            file.members = []  # type: ignore[attr-defined]  # else every header that was read stays in memory
+
+
+def _extracted(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    stream = file.extractfile(info)
+    if stream is None:  # only for what is not a regular file
+        raise tarfile.ExtractError(f"{info.name} has no content")
+    return stream
+
+
+def _safe(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0] or "\0" in name or not path.parts:
+        raise _refused(archive, name, "would be written outside the folder")
+    return path
+
+
+def _refused(archive: Path, name: str, why: str) -> DataError:
+    return DataError(f"{archive} is refused: its member {name!r} {why}; pack the pictures alone")
+
+
+def _write(member: Member, path: Path, room: int, archive: Path) -> int:
+    """Bytes written to `path`; the size is counted, not believed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    try:
+        target = path.open("xb")
+    except FileExistsError:
+        raise _refused(archive, member.name, "occurs twice") from None
+    with target, member.open() as stream:
+        while piece := stream.read(PIECE):
+            written += len(piece)
+            if written > room:
+                raise DataError(f"{archive} unpacks to far more than it weighs: refused as an archive bomb")
+            target.write(piece)
+    return written

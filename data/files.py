@@ -1,0 +1,75 @@
+"""Folders that appear whole or not at all: work is done beside them, under a lock, and swapped in at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data.errors import DataError
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """`folder`, made and locked for this process; DataError when another process works there.
+
+    The lock dies with its holder, so a killed run never stands in the way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield folder
+    except Timeout:
+        raise DataError(f"another process is at work in {folder}: wait until it has ended") from None
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def fresh(folder: Path) -> Path:
+    """`folder`, empty."""
+    discard(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def swap(staged: Path, final: Path) -> None:
+    """Put the folder `staged` in the place of `final`. Killed midway, `final` is the former, the new, or missing."""
+    former = staged.with_name(staged.name + ".old")
+    discard(former)
+    if final.exists() or final.is_symlink():
+        final.rename(former)
+    staged.rename(final)
+    discard(former)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then give it its own: readers see all of it or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
+    """Hash of the names, sizes and modification times: another one whenever a file came, went or was written."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files):
+        stat = path.stat()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

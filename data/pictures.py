@@ -1,0 +1,135 @@
+"""One picture: decoded in full, made upright RGB of bounded size, and described so that copies of it are found."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import ExifTags, Image
+
+from training.preprocess import Limits, PictureError, flatten, open_checked, upright
+
+KEPT_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+JPEG_START = b"\xff\xd8"
+COLOUR_SIDE = 16  # pixels of the tiny picture whose colours confirm a near duplicate
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What `examine` accepts and makes; see section `prepare` of params.yaml."""
+
+    min_side: int
+    max_short_side: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file of data/raw and the class folder its processed picture goes to."""
+
+    source: str
+    path: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A good picture, written to `path`.
+
+    `content` is the SHA-256 of its upright RGB pixels in full size, `sha256` that of the processed file, `look` the
+    64-bit perceptual hash, `colours` the bytes of uint8 [COLOUR_SIDE, COLOUR_SIDE, 3].
+    """
+
+    source: str
+    path: Path
+    content: str
+    sha256: str
+    width: int
+    height: int
+    look: int
+    colours: bytes
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file of data/raw that does not become training data, and why."""
+
+    source: str
+    reason: str
+    detail: str
+
+
+def examine(task: Task, rules: Rules) -> Examined | Refused:
+    """Check one file and write its processed picture; whatever is wrong with the file becomes a `Refused`."""
+    try:
+        data = task.path.read_bytes()
+    except OSError as error:
+        return Refused(task.source, "unreadable", str(error))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            image, plain = decode(data, rules)
+    except PictureError as error:
+        return Refused(task.source, error.code, str(error))
+    except Exception as error:  # noqa: BLE001 - damage can raise anything in a decoder, and warnings count as damage
+        return Refused(task.source, "corrupt", f"{type(error).__name__}: {error}")
+    content = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+    small = capped(image, rules.max_short_side)
+    if plain and small is image:
+        suffix = KEPT_SUFFIXES[plain]
+    else:
+        data, suffix = encode(small, lossy=data.startswith(JPEG_START))
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = task.folder / (sha256[:16] + suffix)
+    path.write_bytes(data)
+    return Examined(task.source, path, content, sha256, *small.size, perceptual_hash(small), colours(small))
+
+
+def decode(data: bytes, rules: Rules) -> tuple[Image.Image, str | None]:
+    """The upright RGB picture, and its format if the file holds exactly these pixels and nothing else to see.
+
+    Raises PictureError, or whatever the decoder raises.
+    """
+    image = open_checked(data, Limits(min_side=rules.min_side))
+    Image.open(io.BytesIO(data)).verify()  # what decoding skips: the checksums and the end of a PNG
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # a TIFF forgets it when it is loaded
+    image.load()
+    animated = image.format != "JPEG" and getattr(image, "is_animated", False)
+    plain = image.mode == "RGB" and not (turned or animated or image.has_transparency_data)
+    kind = image.format if plain and image.format in KEPT_SUFFIXES else None
+    return flatten(upright(image)), kind
+
+
+def capped(image: Image.Image, max_short_side: int) -> Image.Image:
+    """The picture with its short side at most `max_short_side`; the same object when it is."""
+    scale = max_short_side / min(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def encode(image: Image.Image, lossy: bool) -> tuple[bytes, str]:
+    """The file and its suffix: JPEG of high quality for what was JPEG before, else PNG; without any metadata."""
+    buffer = io.BytesIO()
+    image.info.clear()
+    if lossy:
+        image.save(buffer, "JPEG", quality=95, subsampling="4:4:4")
+        return buffer.getvalue(), ".jpg"
+    image.save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue(), ".png"
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """pHash (imagehash.phash): 64 bits that hardly change when a picture is scaled or encoded again."""
+    return int(str(imagehash.phash(image)), 16)
+
+
+def colours(image: Image.Image) -> bytes:
+    """The picture averaged to COLOUR_SIDE x COLOUR_SIDE pixels."""
+    tiny = image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
+    return np.asarray(tiny, dtype=np.uint8).tobytes()

@@ -1,0 +1,153 @@
+"""What prepare found: a summary (data/report.json, a DVC metric) and one self-contained page (data/report.html)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.pictures import Refused
+from data.split import SPLITS, Picture
+from training.preprocess import flatten, open_checked, upright
+
+Summary = dict[str, Any]
+QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+EXAMPLES = 20  # groups of near duplicates in the summary
+THUMBNAIL = 64  # pixels, longer side
+CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED = 96, 12, 4, 60  # at most so many on the page
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data report</title>
+<style>body{{font:14px system-ui;margin:2em}} td,th{{padding:2px 10px;text-align:left}} img{{margin:1px}}</style>
+<h1>Data report</h1>
+{body}
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The pictures of the manifest, the files that are not in it, and the groups of pictures that look alike."""
+
+    pictures: Sequence[Picture]
+    refused: Sequence[Refused]
+    alike: Sequence[Sequence[Picture]]
+
+
+def summarise(findings: Findings, manifest: str) -> Summary:
+    """Counts, sizes, every refused file with its reason, near duplicates, and the hashes of the data."""
+    pictures = findings.pictures
+    counts = Counter((one.label, one.split) for one in pictures)
+    labels = sorted({one.label for one in pictures})
+    test = sorted(f"{one.examined.sha256} {one.label}\n" for one in pictures if one.split == "test")
+    return {
+        "pictures": len(pictures),
+        "classes": {label: {split: counts[label, split] for split in SPLITS} for label in labels},
+        "splits": {split: sum(counts[label, split] for label in labels) for split in SPLITS},
+        "width": _quantiles([one.examined.width for one in pictures]),
+        "height": _quantiles([one.examined.height for one in pictures]),
+        "near_duplicates": _near_duplicates(findings.alike),
+        "quarantined": {
+            "files": len(findings.refused),
+            "reasons": dict(sorted(Counter(file.reason for file in findings.refused).items())),
+            "list": [asdict(file) for file in findings.refused],
+        },
+        "data_hash": hashlib.sha256(manifest.encode()).hexdigest(),
+        "test_hash": hashlib.sha256("".join(test).encode()).hexdigest(),
+    }
+
+
+def _quantiles(values: Sequence[int]) -> dict[str, int]:
+    points = np.quantile(values, list(QUANTILES.values()), method="nearest")
+    return dict(zip(QUANTILES, points.astype(int).tolist(), strict=True))
+
+
+def _near_duplicates(alike: Sequence[Sequence[Picture]]) -> Summary:
+    mixed = [group for group in alike if len({one.label for one in group}) > 1]
+    return {
+        "groups": len(alike),
+        "pictures": sum(len(group) for group in alike),
+        "groups_of_several_classes": len(mixed),  # worth a look: one of the labels may be wrong
+        "examples": [[one.examined.source for one in group] for group in [*mixed, *alike][:EXAMPLES]],
+    }
+
+
+def tell(summary: Summary) -> str:
+    """The summary in a few lines for the terminal."""
+    lines = [f"data/manifest.csv: {summary['pictures']} pictures, data hash {summary['data_hash'][:12]}"]
+    for label, counts in summary["classes"].items():
+        lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+    near, quarantined = summary["near_duplicates"], summary["quarantined"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in quarantined["reasons"].items()) or "none"
+    lines.append(f"  near duplicates: {near['pictures']} pictures in {near['groups']} groups")
+    lines.append(f"  quarantined: {reasons} (data/report.html shows them)")
+    return "\n".join(lines)
+
+
+def page(findings: Findings, summary: Summary, raw: Path) -> str:
+    """One page of tables and thumbnails that needs no other file; the thumbnails are few enough to keep it under 1 MB."""
+    sections = [
+        f"<p>{summary['pictures']} pictures, data hash <code>{summary['data_hash']}</code>",
+        _table(
+            ["class", *SPLITS],
+            ([escape(label), *map(str, counts.values())] for label, counts in summary["classes"].items()),
+        ),
+        _table(
+            ["pixels", *QUANTILES],
+            ([side, *map(str, summary[side].values())] for side in ("width", "height")),
+        ),
+        *_class_sections(findings.pictures),
+        f"<h2>{len(findings.alike)} groups of near duplicates</h2>",
+        *("<p>" + _strip(group[:GROUP_THUMBNAILS], raw) for group in findings.alike[:GROUPS]),
+        f"<h2>{len(findings.refused)} quarantined files</h2>",
+        _table(["", "file", "reason", "detail"], _refused_rows(findings.refused[:REFUSED], raw)),
+    ]
+    if len(findings.refused) > REFUSED:
+        sections.append(f"<p>... and {len(findings.refused) - REFUSED} more in report.json")
+    return PAGE.format(body="\n".join(sections))
+
+
+def _class_sections(pictures: Sequence[Picture]) -> Iterator[str]:
+    classes: dict[str, list[Picture]] = {}
+    for one in pictures:
+        classes.setdefault(one.label, []).append(one)
+    each = max(1, CLASS_THUMBNAILS // len(classes))
+    for label, members in sorted(classes.items())[:CLASS_THUMBNAILS]:
+        thumbnails = "".join(
+            _thumbnail(one.examined.path, f"{one.split}: {one.examined.source}") for one in members[:each]
+        )
+        yield f"<h2>{escape(label)}</h2><p>{thumbnails}"
+
+
+def _strip(group: Sequence[Picture], raw: Path) -> str:
+    return "".join(_thumbnail(raw / one.examined.source, f"{one.split}: {one.examined.source}") for one in group)
+
+
+def _refused_rows(refused: Sequence[Refused], raw: Path) -> Iterator[list[str]]:
+    for file in refused:
+        yield [_thumbnail(raw / file.source, file.source), escape(file.source), file.reason, escape(file.detail)]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows)
+    return "<table><tr>" + "".join(f"<th>{cell}" for cell in head) + f"\n{body}</table>"
+
+
+def _thumbnail(path: Path, title: str) -> str:
+    """An img tag that holds the picture itself; nothing for a file that cannot be decoded."""
+    try:
+        image = flatten(upright(open_checked(path.read_bytes())))
+    except Exception:  # noqa: BLE001 - it is shown because it is damaged, and the reason stands beside it
+        return ""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.info.clear()
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=60)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" title="{escape(title)}">'

@@ -1,0 +1,155 @@
+"""The service: `bentoml serve` answers what is on a picture, with the model that the registry calls champion.
+
+    POST /predict         one picture -> label, confidence, probabilities, and the model that says so
+    POST /predict_batch   many pictures -> a list of answers, each its own
+    POST /explain         one picture -> PNG with a heat map of what spoke for the class
+    GET  /health /model /livez /readyz /metrics /docs
+
+A request meets, in this order: edge.py (id, key, rate, known address), BentoML's middleware (metrics, timeout),
+requests.py (read, check and decode the picture, in threads), batching.py (BentoML's adaptive batching), then `predict`
+below for the whole batch, engine.py (ONNX Runtime), answers.py. What is wrong with a request is a `Fault` (errors.py).
+Settings: section `serve` of params.yaml, SERVE_<KEY> in the environment. Without a champion the service does not start.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from training.inference import ModelFolder
+from training.serving import docs, explain, settings, startup
+from training.serving.answers import Answer, Answerer, Answers, HeatMap
+from training.serving.drain import Drain
+from training.serving.engine import Engine, Seen
+from training.serving.requests import ManyPictures, OnePicture, Picture, Reader, Refused, choice
+
+SETTINGS = settings.load(startup.ROOT)
+API_KEYS = settings.api_keys()
+PIN = startup.pinned()  # None: MODEL_PATH is served
+DRAIN = Drain(SETTINGS.drain)
+BATCHING: dict[str, Any] = {
+    "batchable": True,
+    "max_batch_size": SETTINGS.max_batch,
+    "max_latency_ms": int(SETTINGS.timeout * 1000),
+}
+
+
+class Guarded(bentoml.Service[Any]):
+    """BentoML's service with our edge around it and its batching tuned."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        from training.serving.batching import BatchingApp
+        from training.serving.edge import Edge
+
+        self.inject_config()
+        app = BatchingApp(self, SETTINGS, is_main)()
+        routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
+        paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
+        folder = ModelFolder.open(startup.folder_path(PIN))
+        version = PIN.mlflow_version if PIN else f"sha256:{folder.sha256[:16]}"
+        return Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN)
+
+
+async def health(_: Request) -> Response:
+    """What is served and from where; readiness is /readyz."""
+    return JSONResponse(bentoml.get_current_service().health())
+
+
+async def model_card(_: Request) -> Response:
+    """The card that evaluation wrote, and the names of the model in the registries."""
+    service = bentoml.get_current_service()
+    return JSONResponse(service.folder.card | {"model": service.answerer.model})
+
+
+PAGES = Starlette(
+    routes=[
+        Route("/", docs.page),
+        Route("/docs", docs.page),
+        Route("/docs.json", docs.json_page(docs.document(SETTINGS, "1", bool(API_KEYS)))),
+        Route("/health", health),
+        Route("/model", model_card),
+    ]
+)
+
+
+@bentoml.asgi_app(PAGES, path="/")
+@bentoml.service(
+    name="picture-classifier",
+    service_class=Guarded,
+    workers=1,  # one process with a thread for each core: workers on one socket share it badly
+    traffic={"timeout": SETTINGS.timeout},
+    logging={"access": {"enabled": False}},
+    metrics={
+        "duration": {"buckets": [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]}
+    },
+    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}],
+)
+class PictureClassifier:
+    """Says what is on a picture."""
+
+    if PIN is not None:
+        model = bentoml.models.BentoModel(PIN.bento_tag)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def refuse_a_broken_model() -> None:
+        startup.check(PIN)
+
+    def __init__(self) -> None:
+        self.folder = ModelFolder.open(startup.folder_path(PIN))
+        self.engine = Engine(self.folder, SETTINGS.threads)
+        self.reader = Reader(SETTINGS, self.folder.preprocessing)
+        self.answerer = Answerer(self.folder, PIN)
+        self.since = time.time()
+        gc.collect()
+        gc.freeze()  # what is there now stays: collections need not look at it again
+
+    @bentoml.on_startup
+    async def watch_for_sigterm(self) -> None:
+        DRAIN.install()
+
+    async def __is_ready__(self) -> bool:
+        return not DRAIN.began and await self.engine.alive()
+
+    @bentoml.api(input_spec=OnePicture, output_spec=Answer, **BATCHING)
+    async def predict(self, image: list[Picture]) -> list[dict[str, Any]]:
+        """Classify one picture. BentoML calls this once for the pictures of several requests."""
+        return await self._answers(image)
+
+    @bentoml.api(input_spec=ManyPictures, output_spec=Answers, **BATCHING)
+    async def predict_batch(self, images: list[Picture | Refused]) -> list[dict[str, Any]]:
+        """Classify many pictures: a list in their order, each an answer or that picture's own error."""
+        answers = iter(await self._answers([image for image in images if isinstance(image, Picture)]))
+        return [next(answers) if isinstance(image, Picture) else image.body() for image in images]
+
+    @bentoml.api(input_spec=OnePicture, output_spec=HeatMap)
+    async def explain(self, image: list[Picture], ctx: bentoml.Context) -> Response:
+        """A heat map of what on the picture spoke for the class: PNG, or `?format=json`."""
+        form = choice(ctx.request, "format", ("png", "json"))
+        [picture], [seen] = image, await self._see(image)
+        best = int(seen.probabilities.argmax())
+        warmth = explain.heat(seen.activation[best])
+        if form == "png":
+            return Response(explain.overlay(picture.pixels, warmth), media_type="image/png")
+        answer = self.answerer.answer(picture, seen)
+        return JSONResponse({"explained": self.folder.classes[best], "heat": warmth.tolist(), "answer": answer})
+
+    async def _answers(self, pictures: list[Picture]) -> list[dict[str, Any]]:
+        seen = await self._see(pictures)
+        return [self.answerer.answer(*pair) for pair in zip(pictures, seen, strict=True)]
+
+    async def _see(self, pictures: list[Picture]) -> list[Seen]:
+        alone = self.reader.waiting == 1
+        return await self.engine.run([picture.pixels for picture in pictures], alone) if pictures else []
+
+    def health(self) -> dict[str, Any]:
+        source = "champion" if PIN else "MODEL_PATH"
+        return {"status": "draining" if DRAIN.began else "ok", "source": source, "model": self.answerer.model}

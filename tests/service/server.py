@@ -1,0 +1,109 @@
+"""A real `bentoml serve` of a copy of the project, on a free port, with a BentoML home of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.tiny import tiny_model_folder
+from training.champion import PIN_FILE, Champion, write
+
+ROOT = Path(__file__).parent.parent.parent
+READY_S = 30.0
+IMPORT_MODEL = """
+import shutil, sys, bentoml
+with bentoml.models.create(sys.argv[1]) as model:
+    shutil.copytree(sys.argv[2], model.path, dirs_exist_ok=True)
+"""
+
+
+def copy_project(target: Path) -> Path:
+    """What the service needs of the project, as bentofile.yaml lists it."""
+    shutil.copytree(ROOT / "training", target / "training", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("service.py", "bentofile.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    """The environment of a BentoML process that shares nothing with the user's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BENTOML", "SERVE_", "MLFLOW"))}
+    return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"} | extra
+
+
+def make_champion(project: Path, home: Path, version: str = "3") -> Champion:
+    """A tiny model in the BentoML store under `home`, and the pin that names it."""
+    folder = tiny_model_folder(project / "models/model")
+    pin = Champion("cats-vs-dogs", f"cats-vs-dogs:{folder.sha256[:16]}", version, "a" * 32, folder.sha256)
+    command = [sys.executable, "-c", IMPORT_MODEL, pin.bento_tag, str(folder.path)]
+    subprocess.run(command, check=True, env=environment(home))
+    write(pin, project / PIN_FILE)
+    return pin
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Server:
+    """A running server; `log` is the file of what it printed."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    project: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @classmethod
+    def launch(cls, project: Path, home: Path, **extra: str) -> Server:
+        """Start, without waiting."""
+        port, log = free_port(), project / f"server-{time.monotonic_ns()}.log"
+        command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=project, env=environment(home, **extra), stdout=file, stderr=file, start_new_session=True
+            )
+        return cls(process, port, log, project)
+
+    @classmethod
+    def start(cls, project: Path, home: Path, **extra: str) -> Server:
+        """Start and wait until it is ready."""
+        server = cls.launch(project, home, **extra)
+        server.wait_ready()
+        return server
+
+    def wait_ready(self, seconds: float = READY_S) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """SIGTERM to the supervisor, as Docker and Kubernetes do it; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise

@@ -1,0 +1,113 @@
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data.archive import Bounds, unpack
+from data.errors import DataError
+from tests.drawing import read_files, zipped
+
+FILES = {"cat/1.jpg": b"cat", "dog/1.jpg": b"dog" * 1000, "readme.txt": b"read me"}
+
+
+def tarred(path: Path, members: list[tarfile.TarInfo], content: bytes = b"") -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as file:
+        for member in members:
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_unpacks(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / name
+    if name == "a.zip":
+        zipped(archive, FILES)
+    else:
+        with tarfile.open(archive, "w:gz" if name.endswith("gz") else "w") as file:
+            for member, content in FILES.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+    unpack(archive, tmp_path / "out")
+    assert read_files(tmp_path / "out") == FILES
+
+
+OUTSIDE = ["../evil.jpg", "cat/../../evil.jpg", "/evil.jpg", "..\\evil.jpg", "C:\\evil.jpg", "C:/evil.jpg"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_refuses_members_that_would_land_outside(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    archive = tmp_path / "in" / f"a.{kind}"
+    if kind == "zip":
+        zipped(archive, {name: b"evil"})
+    else:
+        tarred(archive, [tarfile.TarInfo(name)], b"evil")
+    with pytest.raises(DataError, match="would be written outside the folder"):
+        unpack(archive, tmp_path / "in" / "out" / "deep")
+    assert set(read_files(tmp_path)) == {f"in/a.{kind}"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_refuses_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("cat/1.jpg")
+    member.type, member.linkname = kind, "../../secret"
+    with pytest.raises(DataError, match="is a link or a device"):
+        unpack(tarred(tmp_path / "a.tar", [member]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_links_in_a_zip(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("cat/1.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(DataError, match="is a link or a device"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_stops_at_a_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("cat/1.bmp", bytes(10_000_000))
+    with pytest.raises(DataError, match="archive bomb"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", Bounds(bytes=1_000_000))
+    assert (tmp_path / "out/cat/1.bmp").stat().st_size <= 2_000_000
+
+
+def test_stops_at_too_many_members(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than 2 files"):
+        unpack(zipped(tmp_path / "a.zip", FILES), tmp_path / "out", Bounds(members=2))
+
+
+def test_refuses_a_member_that_occurs_twice(tmp_path: Path) -> None:
+    archive = tarred(tmp_path / "a.tar", [tarfile.TarInfo("cat/1.jpg"), tarfile.TarInfo("cat/1.jpg")], b"x")
+    with pytest.raises(DataError, match="occurs twice"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_names_a_damaged_archive(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", FILES)
+    data = bytearray(archive.read_bytes())
+    data[40] ^= 0xFF  # in the first member: its checksum no longer fits
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.zip is damaged .*get it again"):
+        unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("cut", [1, 300])
+def test_names_a_truncated_tar(tmp_path: Path, cut: int) -> None:
+    archive = tarred(tmp_path / "a.tar.gz", [tarfile.TarInfo("cat/1.jpg")], bytes(range(256)) * 40)
+    archive.write_bytes(archive.read_bytes()[:-cut])
+    with pytest.raises(DataError, match=r"a\.tar\.gz is (damaged|neither)"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_names_what_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match="neither a zip nor a tar"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")

@@ -1,0 +1,1 @@
+"""From prepared pictures to a registered, promoted model; see training/README.md."""

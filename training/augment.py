@@ -1,0 +1,86 @@
+"""Training batches from decoded pictures: random crops, flips and colours, the same for the same seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision.transforms import v2
+
+View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # [N, size, size, 3] to the same
+
+SMALLEST_CROP = 0.3  # share of the picture's area
+COLOUR = 0.3  # brightness, contrast and saturation vary by this factor
+
+
+def plain(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pictures
+
+
+def mirrored(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pictures[:, :, ::-1])
+
+
+def sharpened(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Unsharp masking: a small picture that was enlarged gets edges again, as sharp photographs have them."""
+    mask = ImageFilter.UnsharpMask(radius=4, percent=150, threshold=0)
+    return np.stack([np.asarray(Image.fromarray(picture).filter(mask)) for picture in pictures])
+
+
+def sharpened_mirrored(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return sharpened(mirrored(pictures))
+
+
+VIEWS: tuple[View, ...] = (plain, mirrored, sharpened, sharpened_mirrored)
+
+
+def to_channels(pictures: NDArray[np.uint8]) -> Tensor:
+    """uint8 [N, H, W, 3] -> uint8 [N, 3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+
+
+def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """Index batches of one epoch over `count` items; a last batch of one is left out (batch norm needs two)."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    for start in range(0, count, batch_size):
+        batch = order[start : start + batch_size]
+        if len(batch) > 1 or count == 1:
+            yield np.sort(batch)  # sorted: the pictures are mapped from disk
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Epochs of augmented batches (float [N, 3, side, side] 0..255, labels [N]).
+
+    Progressive resizing (Howard, fast.ai; Tan and Le, EfficientNetV2): early epochs see smaller pictures, which are
+    several times cheaper and regularise, the last ones nearly the size that is served.
+    """
+
+    pictures: NDArray[np.uint8]
+    labels: Tensor
+    size: int
+    batch_size: int
+    epochs: int
+    seed: int
+
+    def side(self, epoch: int) -> int:
+        """Side of the training crops in `epoch`: from half of `size` to seven eighths, in steps of 16 pixels."""
+        grown = min(1.0, epoch / (0.8 * self.epochs)) * 0.375 + 0.5
+        return max(16, int(self.size * grown / 16) * 16)
+
+    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        side = self.side(epoch)
+        crop = v2.RandomResizedCrop(side, scale=(SMALLEST_CROP, 1.0), antialias=True)
+        colour = v2.ColorJitter(COLOUR, COLOUR, COLOUR)
+        torch.manual_seed(hash((self.seed, epoch)) % 2**31)
+        for batch in shuffled(len(self.pictures), self.batch_size, self.seed, epoch):
+            images = to_channels(self.pictures[batch])
+            augmented = torch.stack([colour(crop(image)) for image in images])
+            flip = torch.rand(len(batch)) < 0.5
+            augmented[flip] = augmented[flip].flip(3)
+            yield augmented.float(), self.labels[batch]

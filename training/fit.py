@@ -1,0 +1,155 @@
+"""The training loop: epochs over batches with validation, early stopping, and a checkpoint after every epoch."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # epoch -> (inputs, targets)
+Validation = Callable[[], tuple[Tensor, Tensor]]  # -> logits, labels
+HISTORY_COLUMNS = ("epoch", "phase", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps beside the states of model and optimiser."""
+
+    phase: str = ""
+    epoch: int = 0  # epochs finished in this phase
+    best_loss: float = float("inf")
+    best_accuracy: float = 0.0
+    stale: int = 0  # epochs since the best one
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Phase:
+    """One way of training `model` (all of it, its head, its last blocks), resumable at every epoch.
+
+    `batches` must depend on the epoch only, so that a resumed run sees what an undisturbed one would have seen.
+    """
+
+    name: str
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler  # one step a batch
+    batches: Batches
+    validation: Validation
+    epochs: int
+    steps: int  # batches in an epoch
+    patience: int
+    label_smoothing: float
+    checkpoint: Path
+    averaged: torch.optim.swa_utils.AveragedModel | None = None  # weights that validation and the result use
+
+    def run(self, progress: Progress) -> Progress:
+        """Train to the end, leaving the weights of the best epoch in `model`; continues from a checkpoint."""
+        best = copy.deepcopy(self._result().state_dict())
+        if progress.phase == self.name:
+            best = self._restore()
+        else:
+            progress = Progress(self.name, history=progress.history)
+        bar = tqdm(total=self.epochs, initial=progress.epoch, desc=self.name, unit="epoch")
+        while progress.epoch < self.epochs and progress.stale < self.patience:
+            row = self._epoch(progress.epoch)
+            progress.epoch += 1
+            progress.stale += 1
+            if row["validation_loss"] < progress.best_loss:
+                progress.best_loss, progress.best_accuracy = row["validation_loss"], row["validation_accuracy"]
+                progress.stale = 0
+                best = copy.deepcopy(self._result().state_dict())
+            progress.history.append({"epoch": len(progress.history) + 1, "phase": self.name, **row})
+            self._save(progress, best)
+            bar.set_postfix(loss=f"{row['validation_loss']:.4f}", accuracy=f"{row['validation_accuracy']:.4f}")
+            bar.update()
+        bar.close()
+        self.model.load_state_dict(best)
+        return progress
+
+    def _result(self) -> nn.Module:
+        return self.model if self.averaged is None else self.averaged.module
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        loss_sum = correct = count = 0.0
+        for inputs, targets in tqdm(self.batches(epoch), f"{self.name} {epoch + 1}", self.steps, leave=False):
+            logits = self.model(inputs)
+            loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+            hard = targets if targets.ndim == 1 else targets.argmax(1)
+            loss_sum += loss.item() * len(inputs)
+            correct += (logits.argmax(1) == hard).sum().item()
+            count += len(inputs)
+        logits, labels = self.validation()
+        return {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": loss_sum / count,
+            "train_accuracy": correct / count,
+            "validation_loss": functional.cross_entropy(logits, labels).item(),
+            "validation_accuracy": (logits.argmax(1) == labels).float().mean().item(),
+        }
+
+    def _save(self, progress: Progress, best: dict[str, Any]) -> None:
+        state = {
+            "progress": vars(progress),
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "best": best,
+        }
+        save(state, self.checkpoint)
+
+    def _restore(self) -> dict[str, Any]:
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        best: dict[str, Any] = state["best"]
+        return best
+
+
+def resume(checkpoint: Path) -> Progress:
+    """The progress that `checkpoint` holds, or none yet."""
+    if not checkpoint.exists():
+        return Progress()
+    return Progress(**torch.load(checkpoint, weights_only=True)["progress"])
+
+
+def save(state: Any, path: Path) -> None:
+    """torch.save under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def write_history(history: list[dict[str, Any]], path: Path) -> None:
+    """One CSV row an epoch; DVC plots and MLflow read it."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, HISTORY_COLUMNS)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows that `write_history` wrote, numbers as numbers."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value if key == "phase" else float(value) for key, value in row.items()} for row in rows]

@@ -1,0 +1,239 @@
+"""The gate: may this candidate take the champion's place? Every check with its figures; evidence that is missing fails.
+
+The rule on quality, by the same test pictures for both:
+1. never worse: the candidate's accuracy is at least the champion's;
+2. non-inferior: the lower end of the (exact) bootstrap interval of the accuracy difference is above -margin;
+3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by a share
+   that matters (paired bootstrap, its own error counted against the candidate), or training data that changed.
+So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. Beside it stand
+floors (accuracy in all, by class, by slice), calibration, degenerate answers, latency, size and identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from training.dataset import Manifest, Picture, decoded
+from training.inference import Classifier, ModelFolder, ModelFolderError
+from training.metrics import calibration_error
+from training.paired import Contingency, sure_gain
+from training.params import Promote
+from training.scoring import Scores, latencies_ms, score
+from training.slices import slices
+
+ENOUGH = 1e-9  # floating-point slack when an accuracy is compared with a limit
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate, answered. `limit` says what would have passed."""
+
+    name: str
+    passed: bool
+    figure: str
+    limit: str
+
+
+@dataclass
+class Gate:
+    """Candidate and champion (None: there is none yet) before the same frozen test split."""
+
+    candidate: ModelFolder
+    champion: ModelFolder | None
+    manifest: Manifest
+    limits: Promote
+
+    def judge(self) -> list[Check]:
+        """Every check, in the order of the table; scores both models where that was not done before."""
+        checks = [self.test_data, self.parity, self.self_check, self.classes, self.recorded]
+        checks += [self.accuracy, self.class_accuracy, self.slice_accuracy]
+        checks += [self.calibration, self.degenerate, self.latency, self.size]
+        if self.champion is not None:
+            checks += [self.never_worse, self.non_inferior, self.reason]
+        return [check() for check in checks]
+
+    @cached_property
+    def pictures(self) -> tuple[Picture, ...]:
+        return self.manifest.split("test")
+
+    @cached_property
+    def mine(self) -> Scores:
+        return score(self.candidate, self.pictures)
+
+    @cached_property
+    def theirs(self) -> Scores:
+        assert self.champion is not None
+        return score(self.champion, self.pictures)
+
+    @cached_property
+    def paired(self) -> Contingency:
+        return Contingency.of(self.mine.right, self.theirs.right)
+
+    # identity
+
+    def test_data(self) -> Check:
+        recorded = self.candidate.card.get("lineage", {}).get("test_hash")
+        same = recorded == self.manifest.test_sha256
+        figure = f"evaluated on {_short(recorded)}, judged on {_short(self.manifest.test_sha256)}"
+        return Check("same test data", same, figure, "equal: run `dvc repro`")
+
+    def parity(self) -> Check:
+        found = self.candidate.card.get("parity") or {}
+        if not found.get("pictures"):
+            return Check("parity", False, "no evidence in the model card", "torch and ONNX Runtime compared")
+        difference, tolerance = float(found["max_difference"]), float(found["tolerance"])
+        figure = f"{difference:.1e} on {found['pictures']} pictures"
+        return Check("parity", difference <= tolerance, figure, f"at most {tolerance:g}")
+
+    def self_check(self) -> Check:
+        count = len(self.candidate.card.get("self_check") or [])
+        if not count:
+            return Check("self-check", False, "no pictures in the model folder", "answers as recorded")
+        try:
+            Classifier(self.candidate).self_check()
+        except ModelFolderError as error:
+            return Check("self-check", False, str(error), "answers as recorded")
+        return Check("self-check", True, f"{count} pictures", "answers as recorded")
+
+    def classes(self) -> Check:
+        known = set(self.candidate.classes)
+        needed = {picture.label for picture in self.pictures} | set(self.champion.classes if self.champion else ())
+        lost = sorted(needed - known)
+        figure = f"lacks {', '.join(lost)}" if lost else ", ".join(self.candidate.classes)
+        return Check(
+            "classes",
+            not lost,
+            figure,
+            "all of the champion's and the test split's; a new problem needs a new register.name",
+        )
+
+    def recorded(self) -> Check:
+        said = self.candidate.card.get("metrics", {}).get("accuracy")
+        limit = f"within {self.limits.max_recorded_difference:g} of what evaluation recorded"
+        if said is None:
+            return Check("recorded accuracy", False, "no evidence in the model card", limit)
+        near = abs(said - self.mine.accuracy) <= self.limits.max_recorded_difference + ENOUGH
+        return Check("recorded accuracy", near, f"{said:.4f}, here {self.mine.accuracy:.4f}", limit)
+
+    # floors
+
+    def accuracy(self) -> Check:
+        floor = self.limits.min_accuracy
+        figure = f"{self.mine.accuracy:.4f} on {len(self.pictures)} pictures"
+        return Check("accuracy", self.mine.accuracy >= floor - ENOUGH, figure, f"at least {floor:g}")
+
+    def class_accuracy(self) -> Check:
+        labels = np.array(self.mine.labels)
+        found = {name: float(self.mine.right[labels == name].mean()) for name in sorted(set(self.mine.labels))}
+        return _worst("accuracy by class", found, self.limits.min_class_accuracy)
+
+    def slice_accuracy(self) -> Check:
+        masks = slices(self.pictures, decoded(self.pictures, self.candidate.preprocessing))
+        enough = {name: mask for name, mask in masks.items() if mask.sum() >= self.limits.min_slice_pictures}
+        found = {name: float(self.mine.right[mask].mean()) for name, mask in enough.items()}
+        return _worst("accuracy by slice", found, self.limits.min_slice_accuracy)
+
+    # behaviour
+
+    def calibration(self) -> Check:
+        index = {name: number for number, name in enumerate(self.mine.classes)}
+        labels = np.array([index.get(label, -1) for label in self.mine.labels])
+        found, limit = (
+            calibration_error(self.mine.probabilities.astype(np.float64), labels),
+            self.limits.max_calibration_error,
+        )
+        return Check("calibration", found <= limit, f"ECE {found:.4f}", f"at most {limit:g}")
+
+    def degenerate(self) -> Check:
+        probabilities = self.mine.probabilities
+        sound = bool(np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3))
+        names, counts = np.unique(self.mine.answers, return_counts=True)
+        share, name = counts.max() / counts.sum(), names[counts.argmax()]
+        figure = (
+            f"{share:.1%} of the answers are {name}" if sound else "probabilities are not finite or do not sum to 1"
+        )
+        return Check(
+            "degenerate answers",
+            sound and share <= self.limits.max_majority_share,
+            figure,
+            f"at most {self.limits.max_majority_share:.1%} in one class",
+        )
+
+    def latency(self) -> Check:
+        folders = [self.candidate] if self.champion is None else [self.candidate, self.champion]
+        mine, *theirs = latencies_ms(folders, self.pictures[0].path.read_bytes())
+        if not theirs:
+            return Check("latency", True, f"{mine:.1f} ms", "no champion to compare with")
+        ratio, limit, floor = mine / theirs[0], self.limits.max_latency_ratio, self.limits.latency_floor_ms
+        fine = ratio <= limit or mine - theirs[0] <= floor
+        figure = f"{mine:.1f} ms, champion {theirs[0]:.1f} ms: ratio {ratio:.2f}"
+        return Check("latency", fine, figure, f"ratio at most {limit:g}, or at most {floor:g} ms more")
+
+    def size(self) -> Check:
+        megabytes = sum(path.stat().st_size for path in self.candidate.path.rglob("*") if path.is_file()) / 1e6
+        limit = self.limits.max_size_mb
+        return Check("size", megabytes <= limit, f"{megabytes:.1f} MB", f"at most {limit:g} MB")
+
+    # against the champion
+
+    def never_worse(self) -> Check:
+        figure = f"{self.mine.accuracy:.4f}, champion {self.theirs.accuracy:.4f}"
+        return Check("never worse", self.paired.difference >= 0, figure, "accuracy at least the champion's")
+
+    def non_inferior(self) -> Check:
+        low, high = self.paired.difference_interval(self.limits.confidence)
+        figure = f"difference {self.paired.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+        margin = self.limits.non_inferiority_margin
+        return Check("non-inferior", low >= -margin - ENOUGH, figure, f"lower end at least -{margin:g}")
+
+    def reason(self) -> Check:
+        """Fewer errors, a lower log-loss, or other training data."""
+        found = [text for text in (self._fewer_errors(), self._lower_loss(), self._other_data()) if text]
+        figure = "; ".join(found) or f"none: {self._no_reason()}"
+        return Check("reason to move", bool(found), figure, "fewer errors, lower log-loss or other training data")
+
+    def _fewer_errors(self) -> str | None:
+        pair, p = self.paired, self.paired.mcnemar()
+        if pair.difference > 0 and p <= 1 - self.limits.confidence:
+            return f"fewer errors ({pair.only_a} against {pair.only_b} of its own, McNemar p = {p:.2g})"
+        return None
+
+    def _lower_loss(self) -> str | None:
+        limits = self.limits
+        gain = sure_gain(self.mine, self.theirs, limits.confidence, limits.bootstrap_samples, limits.seed)
+        if gain > limits.min_log_loss_gain * self.theirs.log_loss:
+            return (
+                f"lower log-loss ({self.mine.log_loss:.4f}, champion {self.theirs.log_loss:.4f}, surely by {gain:.4f})"
+            )
+        return None
+
+    def _other_data(self) -> str | None:
+        assert self.champion is not None
+        before, now = (folder.card["lineage"]["data_hash"] for folder in (self.champion, self.candidate))
+        if self.limits.accept_new_data and before != now:
+            return f"trained on other data ({_short(now)}, champion {_short(before)})"
+        return None
+
+    def _no_reason(self) -> str:
+        if np.array_equal(self.mine.answers, self.theirs.answers):
+            return f"the same answer to every picture, log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
+        pair = self.paired
+        return (
+            f"each is alone right on {pair.only_a} and {pair.only_b} pictures (McNemar p = {pair.mcnemar():.2g}), "
+            f"log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
+        )
+
+
+def _worst(name: str, found: dict[str, float], floor: float) -> Check:
+    if not found:
+        return Check(name, False, "no group has enough pictures", f"at least {floor:g}")
+    worst = min(found, key=lambda key: found[key])
+    figure = f"worst {found[worst]:.4f}: {worst}, of {len(found)}"
+    return Check(name, found[worst] >= floor - ENOUGH, figure, f"at least {floor:g}")
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "nothing"

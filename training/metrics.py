@@ -1,0 +1,86 @@
+"""Figures that describe a classifier, from its probabilities [N, classes] and the true labels [N]."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, roc_auc_score
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+CALIBRATION_BINS = 15
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> float:
+    """The temperature that minimises log-loss on held-out logits (Guo et al. 2017, On Calibration of Modern NNs)."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(labels)), labels].mean())
+
+    return math.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x)
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Calibrated probabilities [N, classes]."""
+    found: Floats = softmax(logits / temperature, axis=1)
+    return found
+
+
+def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
+    """95 % Wilson interval of an accuracy."""
+    interval = binomtest(correct, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def calibration_error(probs: Floats, labels: Labels) -> float:
+    """Expected calibration error in 15 bins of equal width (Naeini et al. 2015)."""
+    confidence, correct = probs.max(1), probs.argmax(1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [abs(confidence[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))
+
+
+def risk_threshold(probs: Floats, labels: Labels, risk: float) -> float:
+    """The lowest confidence above which at most a share `risk` of the answers is wrong (selective classification,
+    Geifman and El-Yaniv 2017); 1.0 when no confidence is enough, so that only certain answers are given."""
+    confidence, wrong = probs.max(1), probs.argmax(1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    risks = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    kept = np.flatnonzero(risks <= risk)
+    return float(confidence[order][kept[-1]]) if len(kept) else 1.0
+
+
+def roc_auc(probs: Floats, labels: Labels) -> float:
+    """Area under the ROC curve; one class against the rest, averaged, where there are more than two."""
+    if probs.shape[1] == 2:
+        return float(roc_auc_score(labels, probs[:, 1]))
+    return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
+
+
+def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy with its interval, log-loss, ROC-AUC, calibration, precision, recall and F1 of every class."""
+    guesses = probs.argmax(1)
+    correct = int((guesses == labels).sum())
+    numbers = np.arange(len(classes))
+    scores = precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
+    return {
+        "pictures": len(labels),
+        "accuracy": correct / len(labels),
+        "accuracy_interval": list(accuracy_interval(correct, len(labels))),
+        "log_loss": float(log_loss(labels, probs, labels=numbers)),
+        "roc_auc": roc_auc(probs, labels),
+        "calibration_error": calibration_error(probs, labels),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "pictures": int(n)}
+            for name, p, r, f, n in zip(classes, *scores, strict=True)
+        },
+        "confusion_matrix": confusion_matrix(labels, guesses, labels=numbers).tolist(),
+    }

@@ -1,0 +1,219 @@
+"""Typed, frozen view of params.yaml: one section for each stage, an unknown key or a wrong type is an error."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PARAMS_FILE = Path("params.yaml")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ParamsError(ValueError):
+    """params.yaml, or an override of it, is not valid; the message names the key and the mend."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Section):
+    source: Literal["sample", "folder", "archive", "url", "kaggle"]
+    path: str | None
+    url: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    kaggle: str
+    rename: dict[str, str]
+
+
+class Prepare(Section):
+    min_side: Count
+    max_short_side: Count
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]
+    workers: NotNegative
+
+
+class Train(Section):
+    """None stands for the value in the recipe of the architecture, see training.models.recipe."""
+
+    architecture: str
+    weights: str | None
+    size: Annotated[int, Field(ge=16, le=1024)] | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Positive | None
+    weight_decay: Annotated[float, Field(ge=0)] | None
+    label_smoothing: Share
+    patience: Count
+    finetune_blocks: NotNegative
+    finetune_epochs: NotNegative
+    finetune_lr: Positive | None
+    seed: NotNegative
+
+
+class Evaluate(Section):
+    batch_size: Count
+    risk: Annotated[float, Field(gt=0, lt=1)]
+    novelty_quantile: Annotated[float, Field(gt=0, lt=1)]
+    worst: Count
+
+
+class Export(Section):
+    parity_pictures: Count
+    parity_tolerance: Positive
+    self_check_pictures: Count
+
+
+class Register(Section):
+    name: Annotated[str, Field(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$")]
+    signing_key: str | None
+
+
+class Promote(Section):
+    min_accuracy: Share
+    min_class_accuracy: Share
+    min_slice_accuracy: Share
+    min_slice_pictures: Count
+    non_inferiority_margin: Share
+    min_log_loss_gain: Share
+    accept_new_data: bool
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Count
+    max_recorded_difference: Share
+    max_calibration_error: Share
+    max_majority_share: Share
+    max_latency_ratio: Positive
+    latency_floor_ms: Annotated[float, Field(ge=0)]
+    max_size_mb: Positive
+    seed: NotNegative
+
+
+class Serve(Section):
+    max_bytes: Count
+    max_batch_bytes: Count
+    max_pictures: Count
+    max_pixels: Count
+    min_side: Count
+    max_aspect: Annotated[float, Field(ge=1)]
+    formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]]
+    max_waiting: Count
+    max_batch: Annotated[int, Field(ge=2)]
+    threads: NotNegative
+    timeout: Positive
+    upload_timeout: Positive
+    drain: Annotated[float, Field(ge=0)]
+    rate_limit: Annotated[float, Field(ge=0)]
+    cors_origins: list[str]
+
+
+class Params(Section):
+    data: Data
+    prepare: Prepare
+    train: Train
+    evaluate: Evaluate
+    export: Export
+    register_: Register = Field(alias="register")
+    promote: Promote
+    serve: Serve
+
+    def sha256(self) -> str:
+        """Hash of all values in canonical JSON: equal for equal values, whatever their order or comments."""
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml.
+
+    Raises ParamsError when the file is missing, is not YAML, or holds a key or a value that does not belong there.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: run from the project folder") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+    return check(Params, values, str(path))
+
+
+def check(section: type[AnySection], values: object, where: str) -> AnySection:
+    """Validate `values` as a `section`; a ParamsError lists every fault with its key."""
+    if not isinstance(values, Mapping):
+        raise ParamsError(f"{where}: expected keys and values, found {type(values).__name__}")
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        faults = [
+            _fault(section, fault["loc"], fault["type"], fault["msg"], fault["input"]) for fault in error.errors()
+        ]
+        raise ParamsError(f"{where}: " + "; ".join(faults)) from None
+
+
+def _fault(section: type[Section], loc: Sequence[int | str], kind: str, message: str, value: object) -> str:
+    key = ".".join(str(part) for part in loc)
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(key, _keys(section), n=1, cutoff=0.0)
+        return f"unknown key {key!r}, nearest valid key: {near[0]!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {value!r}"
+
+
+def _keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            keys += _keys(inner, key + ".")
+        else:
+            keys.append(key)
+    return keys
+
+
+def add_arguments(parser: argparse.ArgumentParser, section: type[Section]) -> None:
+    """Add one option for each scalar key of `section`: `--epochs 50` overrides train.epochs for this run."""
+    group = parser.add_argument_group("overrides of params.yaml")
+    for name, field in section.model_fields.items():
+        kinds = _scalar_kinds(field.annotation)
+        if kinds:
+            group.add_argument(
+                "--" + name.replace("_", "-"), dest=name, default=None, metavar=kinds[0].__name__.upper(), type=str
+            )
+
+
+def override(section: AnySection, arguments: argparse.Namespace) -> AnySection:
+    """`section` with the options that were given on the command line; the words are read as YAML values."""
+    given = {
+        name: yaml.safe_load(value)
+        for name, value in vars(arguments).items()
+        if name in type(section).model_fields and value is not None
+    }
+    return check(type(section), section.model_dump() | given, "command line")
+
+
+def _scalar_kinds(annotation: Any) -> list[type]:
+    if typing.get_origin(annotation) is Literal:
+        return [str]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _scalar_kinds(part)]
+    return [annotation] if annotation in (int, float, str) else []

@@ -1,0 +1,170 @@
+"""The seam between training and serving: the bytes of a picture -> the array the network sees.
+
+Training, evaluation, the gate, drift checks and the service all call `load`, so a picture is never seen in two ways.
+Only Pillow and numpy are imported: this module travels into the Bento.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+# The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
+Image.MAX_IMAGE_PIXELS = None
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+
+
+class PictureError(ValueError):
+    """These bytes are not a picture that can be classified.
+
+    `code` is one of empty, not_an_image, unsupported_format, too_many_pixels, too_small, extreme_aspect, corrupt;
+    `hint` says what would be accepted.
+    """
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is accepted before a single pixel is decoded."""
+
+    max_pixels: int = 50_000_000
+    min_side: int = 8
+    max_aspect: float = 20.0
+    formats: tuple[str, ...] = FORMATS
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input: short side to `resize`, the middle `size` x `size` square of it."""
+
+    size: int = 224
+    resize: int = 256
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def load(data: bytes, how: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """The network's input, uint8 [size, size, 3] in RGB, of the bytes of one picture; PictureError if it is not one.
+
+    Normalisation is part of the network. A JPEG is decoded at the smallest scale that still covers `resize`, and a
+    picture is turned upright after it was made small: the middle square is the same and both are many times quicker.
+    """
+    return shrink(open_checked(data, limits), how)
+
+
+def shrink(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
+    """The second half of `load`: the opened picture decoded and made the network's input; PictureError if damaged."""
+    scale = how.resize / min(image.size)
+    try:
+        if image.format == "JPEG" and scale < 1:
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        small = _middle_square(flatten(image), how)
+        return np.asarray(_turn(small, _orientation(image)), dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise _corrupt(error) from None
+
+
+def open_checked(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture with its header read and checked against `limits`; its pixels are not decoded yet."""
+    if not data:
+        raise PictureError("empty", "the picture has no bytes", "send the bytes of a picture file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.format == "MPO":  # a JPEG with further pictures behind it, as many phones write them
+            image.format = "JPEG"
+    except UnidentifiedImageError:
+        hint = f"send one of {', '.join(limits.formats)}"
+        raise PictureError("not_an_image", "these bytes are not a picture that can be read", hint) from None
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
+        raise _corrupt(error) from None
+    _check_header(image, limits)
+    return image
+
+
+def _check_header(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if image.format not in limits.formats:
+        hint = f"send one of {', '.join(limits.formats)}"
+        raise PictureError("unsupported_format", f"{image.format} pictures are not accepted", hint)
+    if width * height > limits.max_pixels:
+        hint = f"send at most {limits.max_pixels} pixels"
+        raise PictureError("too_many_pixels", f"the picture has {width} x {height} pixels", hint)
+    if min(width, height) < limits.min_side:
+        hint = f"send at least {limits.min_side} pixels on the short side"
+        raise PictureError("too_small", f"the picture has {width} x {height} pixels", hint)
+    if max(width, height) > limits.max_aspect * min(width, height):
+        hint = f"the long side may be {limits.max_aspect:g} times the short side at most"
+        raise PictureError("extreme_aspect", f"the picture has {width} x {height} pixels", hint)
+
+
+def _corrupt(error: Exception) -> PictureError:
+    return PictureError("corrupt", f"the picture cannot be decoded: {error}", "send a complete, undamaged file")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The decoded pixels as RGB: transparency over white, 16-bit and floating-point grey scaled to 8 bits."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        image.load()
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, BACKGROUND)
+        ground.paste(image, mask=image.getchannel("A"))
+        return ground
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = 65535.0 if image.mode.startswith("I") else 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
+    return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as it was held: its EXIF orientation applied."""
+    return ImageOps.exif_transpose(image)
+
+
+def _middle_square(image: Image.Image, how: Preprocessing) -> Image.Image:
+    side = min(image.size) * how.size / how.resize
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((how.size, how.size), Image.Resampling.BICUBIC, box=box)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError):
+        return 1  # a damaged EXIF block does not make the pixels wrong
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)

@@ -1,0 +1,365 @@
+"""Register models/model: one MLflow run and version, and the same bytes in the BentoML model store.
+
+This stage always runs, because DVC may restore a cached model without running the stages that made it. Every step
+asks first what is there already, by the model's identity (the hash of model.onnx): the same model is registered once,
+however often this runs and wherever a former run was killed. The order of the steps is the order in which a reader may
+rely on them: the run with its artifacts, then the version, then the BentoML model, then the alias `challenger`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import aliases, bento_store, champion, params, signing
+from training.champion import SHA256_TAG, ChampionError
+from training.command import run_command
+from training.dataset import MANIFEST_FILE
+from training.inference import SIGNATURE_FILE, ModelFolder, ModelFolderError
+from training.lineage import LineageError
+from training.mlflow_store import (
+    MODEL_PATH,
+    VERDICT_PATH,
+    Registry,
+    RegistryError,
+    Version,
+    tracking_uri,
+)
+from training.signing import SigningError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+MODEL_FOLDER = Path("models/model")
+HISTORY_FILE = Path("models/history.csv")
+METRICS_FILE = Path("model_performance.json")
+PLOTS_FOLDER = Path("models/plots")
+LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
+SERVED_MODULES = ("__init__.py", "inference.py", "preprocess.py")
+
+EXPECTED_ERRORS = (
+    params.ParamsError,
+    ModelFolderError,
+    LineageError,
+    RegistryError,
+    ChampionError,
+    SigningError,
+)
+
+
+class NotReadyError(RegistryError):
+    """The pipeline has not made what is to be registered."""
+
+
+def open_candidate(path: Path = MODEL_FOLDER) -> ModelFolder:
+    """The verified model folder that the pipeline made last."""
+    if not path.is_dir():
+        raise NotReadyError(f"{path} is missing: `dvc repro export` (or `make run`) makes it")
+    return ModelFolder.open(path)
+
+
+def is_champion(folder: ModelFolder, name: str) -> bool:
+    """Whether the registry, the pin and the BentoML store agree that this model is the champion.
+
+    Asked without importing MLflow: this is what makes a rerun of the pipeline quick.
+    """
+    try:
+        pinned = champion.read()
+        named = champion.registry_champion(name, tracking_uri())
+        unfinished = champion.has_unfinished_move(name, tracking_uri())
+    except ChampionError:
+        return False
+    return (
+        pinned.name == name
+        and named == champion.RegistryChampion(pinned.mlflow_version, pinned.model_sha256)
+        and not unfinished
+        and pinned.model_sha256 == folder.sha256
+        and pinned.tracking_uri == champion.without_password(tracking_uri())
+        and bento_store.is_whole(pinned.bento_tag)
+    )
+
+
+@dataclass
+class Registration:
+    """The steps that bring one model folder into both stores. Each may be repeated; `run` does all in order."""
+
+    registry: Registry
+    folder: ModelFolder
+    signing_key: Path | None
+    workspace: Path
+
+    def run(self) -> Version:
+        """Do every step; returns the version."""
+        for step in self.steps():
+            step()
+        return self.version
+
+    def steps(self) -> tuple[Callable[[], None], ...]:
+        return (
+            self.open_run,
+            self.log_figures,
+            self.log_files,
+            self.log_model,
+            self.finish_run,
+            self.create_version,
+            self.store_bento,
+            self.call_challenger,
+        )
+
+    def open_run(self) -> None:
+        """Find the run of this model, or start one."""
+        client, name = self.registry.client, self.registry.name
+        experiment = client.get_experiment_by_name(name)
+        self.experiment_id = client.create_experiment(name) if experiment is None else experiment.experiment_id
+        query = f"tags.{SHA256_TAG} = '{self.folder.sha256}'"
+        found = client.search_runs([self.experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
+        run = found[0] if found else client.create_run(self.experiment_id, tags=self.run_tags(), run_name=self.run_name)
+        self.run_id = run.info.run_id
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.folder.card['architecture']}-{self.folder.sha256[:8]}"
+
+    @cached_property
+    def lineage(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.folder.card["lineage"]
+        return found
+
+    def run_tags(self) -> dict[str, str]:
+        return {
+            SHA256_TAG: self.folder.sha256,
+            "mlflow.source.name": "dvc.yaml",
+            "mlflow.source.git.commit": self.lineage["git_commit"],
+            "git_commit": self.lineage["git_commit"],
+            "git_dirty": str(self.lineage["git_dirty"]).lower(),
+            "data_hash": self.lineage["data_hash"],
+            "test_hash": self.lineage["test_hash"],
+            "params_hash": self.lineage["params_hash"],
+        }
+
+    def log_figures(self) -> None:
+        """Params, metrics of every epoch, final metrics. One time stamp for all: MLflow drops exact repetitions."""
+        from mlflow.entities import Param
+
+        made = datetime.datetime.fromisoformat(self.lineage["created"])
+        stamp = int(made.timestamp() * 1000)
+        values = [Param(key, str(value)) for key, value in flat(self.folder.card["params"]).items()]
+        metrics = [*epoch_metrics(HISTORY_FILE, stamp), *final_metrics(METRICS_FILE, stamp)]
+        client = self.registry.client
+        for start in range(0, len(values), 100):
+            client.log_batch(self.run_id, params=values[start : start + 100])
+        for start in range(0, len(metrics), 1000):
+            client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+
+    def log_files(self) -> None:
+        """Plots, environment, and what restores the data: manifest, dvc.lock, params.yaml."""
+        client = self.registry.client
+        for path in LINEAGE_FILES:
+            if not path.is_file():
+                raise NotReadyError(
+                    f"{path} is missing, and with it the model's lineage: `dvc repro` (or `make run`) makes it"
+                )
+            client.log_artifact(self.run_id, str(path), "lineage")
+        for path in sorted(PLOTS_FOLDER.glob("*.png")):
+            client.log_artifact(self.run_id, str(path), "plots")
+        client.log_artifact(self.run_id, str(METRICS_FILE))
+        client.log_text(self.run_id, installed_packages(), "environment/requirements.txt")
+        client.log_dict(self.run_id, self.lineage["environment"], "environment/environment.json")
+
+    @cached_property
+    def staged(self) -> Path:
+        """A copy of the model folder, signed if a key is configured: what both stores get."""
+        copy = self.workspace / "model"
+        shutil.copytree(self.folder.path, copy)
+        if self.signing_key is not None:
+            signing.sign(copy, self.signing_key)
+        return copy
+
+    def log_model(self) -> None:
+        """The MLflow model, into the artifacts of the run."""
+        target = self.workspace / "mlflow"
+        save_mlflow_model(self.staged, self.folder, target, self.workspace / "code")
+        self.registry.client.log_artifacts(self.run_id, str(target), MODEL_PATH)
+
+    def finish_run(self) -> None:
+        self.registry.client.set_terminated(self.run_id, "FINISHED")
+
+    def create_version(self) -> None:
+        """The version, with all its tags in one call: it never exists without its lineage."""
+        self.registry.create()
+        version = self.registry.by_sha256(self.folder.sha256)
+        if version is None:
+            source = f"runs:/{self.run_id}/{MODEL_PATH}"
+            made = self.registry.client.create_model_version(
+                self.registry.name, source, self.run_id, self.version_tags()
+            )
+            version = self.registry.version(str(made.version))
+        self.version = version
+
+    def version_tags(self) -> dict[str, str]:
+        metrics = self.folder.card["metrics"]
+        return {
+            SHA256_TAG: self.folder.sha256,
+            "bento_tag": bento_store.tag_of(self.registry.name, self.folder.sha256),
+            "git_commit": self.lineage["git_commit"],
+            "data_hash": self.lineage["data_hash"],
+            "test_hash": self.lineage["test_hash"],
+            "params_hash": self.lineage["params_hash"],
+            "architecture": str(self.folder.card["architecture"]),
+            **{key: f"{value:.6g}" for key, value in metrics.items() if isinstance(value, int | float)},
+        }
+
+    def store_bento(self) -> None:
+        """The same bytes in the BentoML store, under the tag that the version names."""
+        bento_store.put(
+            self.version.bento_tag,
+            self.staged,
+            bento_labels(self.folder.card, self.version),
+            bento_metadata(self.version),
+        )
+
+    def call_challenger(self) -> None:
+        """A version that nobody calls champion or previous is the challenger until the gate has judged it."""
+        if self.version.number not in self.registry.aliases().values():
+            self.registry.set_alias(aliases.CHALLENGER, self.version.number)
+
+
+def bento_metadata(version: Version) -> dict[str, str]:
+    """What the BentoML store records beside the files."""
+    return {
+        "mlflow_run_id": version.run_id,
+        "mlflow_version": version.number,
+        **{key: version.tags[key] for key in ("data_hash", "git_commit", SHA256_TAG, "params_hash")},
+    }
+
+
+def bento_labels(card: Mapping[str, Any], version: Version) -> dict[str, str]:
+    """What `bentoml models list` shows; `verdict` is where the gate files its verdict on this model."""
+    return {
+        "architecture": str(card["architecture"]),
+        "classes": "-".join(card["classes"])[:200],
+        "verdict": f"runs:/{version.run_id}/{VERDICT_PATH}",
+    }
+
+
+def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Path) -> None:
+    """Write the MLflow model of a staged model folder to `target`: code and files, no pickle."""
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    package = code / "training"
+    package.mkdir(parents=True)
+    here = Path(__file__).parent
+    for module in SERVED_MODULES:
+        shutil.copyfile(here / module, package / module)
+    answers: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label"), *(ColSpec(DataType.double, name) for name in folder.classes)]
+    example = folder.path / folder.card["self_check"][0]["file"]
+    save_model(
+        target,
+        python_model=str(here / "mlflow_model.py"),
+        code_paths=[str(package)],
+        artifacts={"model": str(staged)},
+        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers)),
+        input_example=pd.DataFrame({"image": [example.read_bytes()]}),
+        pip_requirements=[
+            f"{name}=={metadata.version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+        ],
+    )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def epoch_metrics(path: Path, stamp: int) -> list[Metric]:
+    """Every numeric column of the training history, by epoch."""
+    from mlflow.entities import Metric
+
+    if not path.is_file():
+        raise NotReadyError(f"{path} is missing: `dvc repro train` makes it")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Metric(column, float(value), stamp, int(row["epoch"]))
+        for row in rows
+        for column, value in row.items()
+        if column != "epoch" and is_number(value)
+    ]
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def final_metrics(path: Path, stamp: int) -> list[Metric]:
+    """Every number of model_performance.json, under its dotted name."""
+    from mlflow.entities import Metric
+
+    if not path.is_file():
+        raise NotReadyError(f"{path} is missing: `dvc repro evaluate` makes it")
+    values = flat(json.loads(path.read_text()))
+    return [Metric(key, float(value), stamp, 0) for key, value in values.items() if isinstance(value, int | float)]
+
+
+def installed_packages() -> str:
+    """What `pip freeze` lists: every installed distribution with its version."""
+    found = {(one.metadata["Name"], one.version) for one in metadata.distributions() if one.metadata["Name"]}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found))
+
+
+def is_complete(version: Version, signing_key: Path | None) -> bool:
+    """Whether the BentoML store holds the model of `version` as it should be."""
+    tag = version.bento_tag
+    if not bento_store.is_whole(tag) or bento_store.metadata(tag) != bento_metadata(version):
+        return False
+    return signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()
+
+
+def register(folder: ModelFolder, settings: params.Register) -> tuple[Version, bool]:
+    """Bring `folder` into both stores; returns its version, and whether anything had to be done."""
+    key = None if settings.signing_key is None else Path(settings.signing_key)
+    registry = Registry(settings.name)
+    aliases.repair(registry)
+    with aliases.local_lock():
+        version = registry.by_sha256(folder.sha256)
+        if version is not None and is_complete(version, key):
+            return version, False
+        with tempfile.TemporaryDirectory(prefix="register-") as workspace:
+            return Registration(registry, folder, key, Path(workspace)).run(), True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m training.register", description=__doc__)
+    params.add_arguments(parser, params.Register)
+    settings = params.override(params.load().register_, parser.parse_args())
+    folder = open_candidate()
+    if is_champion(folder, settings.name):
+        print(f"{bento_store.tag_of(settings.name, folder.sha256)} is registered, and the champion")
+        return
+    version, new = register(folder, settings)
+    state = "registered" if new else "was registered before"
+    print(f"{version.bento_tag} {state}: MLflow version {version.number}, run {version.run_id}")
+
+
+if __name__ == "__main__":
+    run_command(main, EXPECTED_ERRORS)

@@ -1,0 +1,99 @@
+"""The main job of `make run`: pictures -> champion -> service, with a first prediction to show that it works."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from training.command import run_command
+
+START_TIMEOUT = 60  # seconds
+
+
+class RunError(RuntimeError):
+    """The pipeline failed or the service did not become ready."""
+
+
+def pipeline() -> None:
+    """`dvc repro`: what changed is made again, the rest is kept."""
+    if subprocess.run(["dvc", "repro"], check=False).returncode:
+        raise RunError("the pipeline stopped: its last lines above say where and why")
+
+
+@contextlib.contextmanager
+def service(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`bentoml serve` as a child; it is asked to finish and waited for when the block ends, however it ends."""
+    command = ["bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    # An own session: Ctrl-C reaches this process alone, which then stops the service once and in order.
+    child = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield child
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+
+
+def wait_until_ready(url: str, child: subprocess.Popen[bytes]) -> None:
+    """Return when /readyz says so; RunError when the service ends or takes longer than a minute."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise RunError("the service did not start: its last lines above say why")
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(f"{url}/readyz", timeout=2).ok:
+                return
+        time.sleep(0.1)
+    raise RunError(f"the service was not ready after {START_TIMEOUT} s")
+
+
+def first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
+    """Ask the service about one test picture; returns the picture and the answer."""
+    picture = sorted(Path("models/model/self_check").iterdir())[0]
+    with picture.open("rb") as file:
+        response = requests.post(f"{url}/predict?abstain=false", files={"image": file}, timeout=30)
+    if not response.ok:
+        raise RunError(f"the first prediction failed with {response.status_code}: {response.text}")
+    answer: dict[str, Any] = response.json()
+    return picture, answer
+
+
+def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
+    print(f"\nThe champion is served on {url}\n")
+    print(f"First prediction, {picture}:")
+    print(json.dumps(answer, indent=2))
+    print(f"\n  try it        {url}  (Swagger UI)")
+    print(f"  from a shell  curl -F image=@{picture} {url}/predict")
+    print("  runs, models  make ui      (MLflow on http://127.0.0.1:5000)")
+    print("  the registry  make status\n  stop          Ctrl-C\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m training.run", description=__doc__)
+    parser.add_argument("--port", type=int, default=3000, help="port of the service (default 3000)")
+    arguments = parser.parse_args()
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    url = f"http://127.0.0.1:{arguments.port}"
+    pipeline()
+    with service(arguments.port) as child:
+        wait_until_ready(url, child)
+        show(url, *first_prediction(url))
+        with contextlib.suppress(KeyboardInterrupt):
+            child.wait()
+            raise RunError("the service ended by itself: its last lines above say why")
+        print("\nstopping")
+
+
+if __name__ == "__main__":
+    run_command(main, (RunError,))

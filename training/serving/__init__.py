@@ -1,0 +1,1 @@
+"""The parts of service.py, each for one thing a request meets. They travel into the Bento: no torch, no MLflow."""

@@ -1,0 +1,60 @@
+"""BentoML's adaptive batching, tuned in two points: several batches at once, and no waiting for company.
+
+BentoML holds a request back in the hope of a larger batch, also a lone one for many milliseconds after a busy time, and
+runs one batch at a time. Here a batch is whatever queued up while the network was busy, and every core has one to run,
+with one more prepared. Queue, batches and the metric `bentoml_service_adaptive_batch_size` stay BentoML's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from _bentoml_impl.server.app import ServiceAppFactory
+from bentoml._internal.marshal.dispatcher import NonBlockSema, Optimizer
+from bentoml.exceptions import ServiceUnavailable
+from starlette.requests import Request
+from starlette.responses import Response
+
+from training.serving.errors import Fault, overloaded
+
+if TYPE_CHECKING:
+    from training.params import Serve
+
+
+class NeverWait(Optimizer):
+    """BentoML's estimate of what waiting would gain: nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(max_latency=0)  # every estimate is 0 s
+
+    def trigger_refresh(self) -> None:
+        """Estimates stay 0."""
+
+
+class BatchingApp(ServiceAppFactory):
+    """BentoML's application of a service, with the tuned batching and with a Fault answered as what it is."""
+
+    def __init__(self, service: Any, settings: Serve, is_main: bool) -> None:
+        super().__init__(service, is_main=is_main)
+        self.settings = settings
+        for dispatcher in self.dispatchers.values():
+            dispatcher.optimizer = NeverWait()
+            dispatcher._sema = NonBlockSema(settings.threads + 1)
+
+    async def api_endpoint(self, name: str, request: Request) -> Response:
+        """Answer an API's request. An unexpected error goes on to BentoML, which logs it and answers 500."""
+        try:
+            response: Response = await super().api_endpoint(name, request)
+            return response
+        except Fault as fault:
+            return _told(fault, request)
+        except ServiceUnavailable:
+            return _told(overloaded(self.settings.max_waiting), request)
+        finally:
+            if self._service_instance is not None:
+                self._service_instance.reader.leave(request)
+
+
+def _told(fault: Fault, request: Request) -> Response:
+    request.state.fault = fault.code
+    return fault.response(request.state.request_id)

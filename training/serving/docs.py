@@ -1,0 +1,192 @@
+"""The documentation the service gives of itself: OpenAPI, and Swagger UI that contacts no outside host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from training.params import Serve
+from training.serving.answers import Answer, Answers, Error
+
+START = 'SwaggerUIBundle({url: "/docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
+PAGE = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Picture classifier</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="/static_content/favicon-light-32x32.png">
+<link rel="stylesheet" href="/static_content/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div><script src="/static_content/swagger-ui-bundle.js"></script>
+<script>{START}</script></body></html>
+"""
+ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
+POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    f"script-src 'self' 'sha256-{base64.b64encode(hashlib.sha256(START.encode()).digest()).decode()}'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+PROBLEMS = {
+    400: "the form cannot be read, or the connection ended (broken_multipart, disconnected)",
+    401: "an API key is needed (no_valid_key)",
+    404: "no such address (not_found)",
+    405: "not with that method (method_not_allowed)",
+    408: "the body came too slowly (slow_upload)",
+    413: "too much (too_many_bytes, too_many_pixels, too_many_pictures, too_many_fields)",
+    415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
+    422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
+    "too_small, extreme_aspect, wrong_parameter)",
+    429: "too many requests (too_many_requests); Retry-After says when",
+    500: "the service failed (internal)",
+    503: "too much is waiting, or the model does not answer (overloaded, not_ready); Retry-After says when",
+    504: "no answer in time (timeout)",
+}
+_POST_PROBLEMS = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+_PICTURE_FILE = {"type": "string", "format": "binary"}
+_ABSTAIN = {
+    "name": "abstain",
+    "in": "query",
+    "description": 'false: always name a class, never answer "not sure"',
+    "schema": {"type": "boolean", "default": True},
+}
+_REQUEST_ID = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "description": "taken as the id of the request; made when missing or not of this form",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+}
+
+
+def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
+    """The OpenAPI document of the service."""
+    models = [(model, "serialization") for model in (Answer, Answers, Error)]
+    _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    components: dict[str, Any] = {"schemas": schemas["$defs"]}
+    components["responses"] = {str(status): _problem(text) for status, text in PROBLEMS.items()}
+    security: list[dict[str, list[str]]] = []
+    if keyed:
+        security = [{"header": []}, {"bearer": []}]
+        components["securitySchemes"] = {
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+    paths = _pictures(settings) | _facts()
+    for path in ("/predict", "/predict_batch", "/explain"):
+        paths[path]["post"]["security"] = security
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Picture classifier", "version": version, "description": _about(settings)},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _about(settings: Serve) -> str:
+    formats = ", ".join(settings.formats)
+    return (
+        f"Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. Every "
+        "answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
+    )
+
+
+def _pictures(settings: Serve) -> dict[str, Any]:
+    one = {
+        "multipart/form-data": {"schema": _form("image", _PICTURE_FILE)},
+        **{f"image/{name.lower()}": {"schema": _PICTURE_FILE} for name in settings.formats},
+    }
+    files = {"type": "array", "items": _PICTURE_FILE, "minItems": 1, "maxItems": settings.max_pictures}
+    many = {"multipart/form-data": {"schema": _form("images", files)}}
+    png = {"schema": _PICTURE_FILE}
+    kind = {
+        "name": "format",
+        "in": "query",
+        "schema": {"type": "string", "enum": ["png", "json"], "default": "png"},
+    }
+    heat = {
+        "description": "json: the class-activation map, rows of numbers between 0 and 1, and the answer",
+        "type": "object",
+        "required": ["explained", "heat", "answer"],
+        "properties": {
+            "explained": {"type": "string", "description": "the class the map is of"},
+            "heat": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+            "answer": {"$ref": "#/components/schemas/Answer"},
+        },
+    }
+    return {
+        "/predict": _post("Classify one picture", one, _json("Answer"), [_ABSTAIN]),
+        "/predict_batch": _post("Classify many pictures", many, _json("Answers"), [_ABSTAIN]),
+        "/explain": _post(
+            "The picture under a heat map of what spoke for the class",
+            one,
+            {"image/png": png, "application/json": {"schema": heat}},
+            [_ABSTAIN, kind],
+        ),
+    }
+
+
+def _facts() -> dict[str, Any]:
+    anything = {"application/json": {"schema": {"type": "object"}}}
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "/health": _get("What is served, and since when", anything),
+        "/model": _get("The model card: metrics, thresholds, lineage", anything),
+        "/livez": _get("Whether the process runs", text),
+        "/readyz": _get("Whether the model answers", text, 503),
+        "/metrics": _get("Prometheus metrics", text),
+    }
+
+
+def _post(
+    summary: str, body: dict[str, Any], answer: dict[str, Any], parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    problems = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _POST_PROBLEMS}
+    return {
+        "post": {
+            "summary": summary,
+            "operationId": summary.lower().replace(" ", "_"),
+            "parameters": [*parameters, _REQUEST_ID],
+            "requestBody": {"required": True, "content": body},
+            "responses": {"200": {"description": "the answer", "headers": _HEADERS, "content": answer}, **problems},
+        }
+    }
+
+
+def _get(summary: str, content: dict[str, Any], *problems: int) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": {"description": summary, "headers": _HEADERS, "content": content}}
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (500, *problems)}
+    return {"get": {"summary": summary, "parameters": [_REQUEST_ID], "responses": responses}}
+
+
+def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [name], "properties": {name: schema}}
+
+
+def _json(model: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}}}
+
+
+_HEADERS = {
+    "X-Request-ID": {"schema": {"type": "string"}},
+    "X-Model-Version": {"schema": {"type": "string"}},
+}
+
+
+def _problem(text: str) -> dict[str, Any]:
+    return {"description": text, "headers": _HEADERS, "content": _json("Error")}
+
+
+async def page(_: Request) -> Response:
+    """Swagger UI out of BentoML's package; BentoML's own page loads a tag manager."""
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY})
+
+
+def json_page(values: dict[str, Any]) -> Any:
+    """A Starlette endpoint that answers with `values`."""
+
+    async def answer(_: Request) -> Response:
+        return JSONResponse(values)
+
+    return answer

@@ -1,0 +1,150 @@
+"""What a request meets first: its id, keys, rate, known addresses; and the one shape every error leaves in.
+
+This stands before BentoML's own middleware, because a metric of BentoML carries the address as it was sent: an unknown
+one must not get there, or every scan of the internet makes new time series.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Collection
+
+from prometheus_client import Counter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from training.params import Serve
+from training.serving.drain import Drain
+from training.serving.errors import Fault
+
+KEYED = ("/predict", "/predict_batch", "/explain", "/feedback")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+BURST = 10  # seconds of its rate a client may use at once
+CLIENTS = 10_000  # remembered by the rate limit
+
+
+class Edge:
+    """ASGI middleware around the whole service."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Serve,
+        paths: Collection[str],
+        keys: tuple[bytes, ...],
+        version: str,
+        drain: Drain,
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.paths = frozenset(paths)
+        self.keys = keys
+        self.version = version
+        self.drain = drain
+        self.rate = RateLimit(settings.rate_limit)
+        self.errors = Counter("service_errors", "Requests that were not answered, by code of the error", ["code"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        state = scope.setdefault("state", {})
+        given = headers.get("x-request-id", "")
+        state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        exit_ = _Exit(self, scope, receive, send)
+        try:
+            self._admit(scope, headers)
+        except Fault as fault:
+            return await exit_.tell(fault)
+        await self.app(scope, receive, exit_.send)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        path = scope["path"]
+        if path not in self.paths:
+            raise Fault.of_status(404, self.settings.timeout)
+        if path not in KEYED:
+            return
+        key = _key(headers)
+        matches = [hmac.compare_digest(key, known) for known in self.keys]  # all of them: time must not tell which
+        if self.keys and not any(matches):
+            hint = "send a key as X-API-Key or as Authorization: Bearer"
+            raise Fault(401, "no_valid_key", "this address needs an API key", hint, WWW_Authenticate="Bearer")
+        client = key.decode("latin-1") if self.keys else (scope.get("client") or ("",))[0]
+        wait = self.rate.take(client)
+        if wait > 0:
+            message = f"more than {self.settings.rate_limit:g} requests a second"
+            raise Fault(429, "too_many_requests", message, "send fewer", Retry_After=str(int(wait) + 1))
+
+
+class _Exit:
+    """The way out of one request: adds the headers, tells foreign errors in our shape, never answers twice."""
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+        self.edge, self.scope, self.receive, self._send = edge, scope, receive, send
+        self.foreign: Fault | None = None
+        self.over = False
+
+    async def send(self, message: Message) -> None:
+        if self.over:
+            return  # BentoML's timeout has answered already
+        if message["type"] == "http.response.start":
+            told = self.scope["state"].get("fault")
+            if message["status"] >= 400 and told is None:
+                self.foreign = Fault.of_status(message["status"], self.edge.settings.timeout)
+                allow = Headers(raw=message["headers"]).get("allow")
+                self.foreign.headers |= {"Allow": allow} if allow else {}
+                return
+            if told is not None:
+                self.edge.errors.labels(told).inc()
+            self._mark(message)
+        elif self.foreign is not None:
+            if not message.get("more_body"):
+                await self.tell(self.foreign)
+            return
+        self.over = message["type"] == "http.response.body" and not message.get("more_body")
+        await self._send(message)
+
+    async def tell(self, fault: Fault) -> None:
+        self.foreign = None
+        self.scope["state"]["fault"] = fault.code
+        await fault.response(self.scope["state"]["request_id"])(self.scope, self.receive, self.send)
+
+    def _mark(self, message: Message) -> None:
+        headers = MutableHeaders(raw=message["headers"])
+        headers["X-Request-ID"] = self.scope["state"]["request_id"]
+        headers["X-Model-Version"] = self.edge.version
+        headers["X-Content-Type-Options"] = "nosniff"
+        if self.edge.drain.began:
+            headers["Connection"] = "close"
+
+
+class RateLimit:
+    """A token bucket for each client; the least recent of many are forgotten."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> float:
+        """0 when the client may go on, else the seconds until it may."""
+        if not self.rate:
+            return 0.0
+        full = max(1.0, self.rate * BURST)
+        now = time.monotonic()
+        tokens, since = self._buckets.pop(client, (full, now))
+        tokens = min(full, tokens + (now - since) * self.rate)
+        allowed = tokens >= 1
+        self._buckets[client] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0.0 if allowed else (1 - tokens) / self.rate
+
+
+def _key(headers: Headers) -> bytes:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    return (headers.get("x-api-key") or bearer).encode("latin-1", "replace")

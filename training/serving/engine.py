@@ -1,0 +1,68 @@
+"""The network in threads: narrow runs side by side when there is work for every core, one wide run for a lone picture."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.inference import Classifier, ModelFolder
+
+OUTPUTS = ("probabilities", "novelty", "activation")
+FRESH_S = 5.0  # an answer this young proves that the model works
+PROOF_S = 3.0  # how long one may take
+
+
+class Seen(NamedTuple):
+    """What the network says about one picture: float32 [classes], a number, float32 [classes, h, w]."""
+
+    probabilities: NDArray[np.float32]
+    novelty: float
+    activation: NDArray[np.float32]
+
+
+class Engine:
+    """Runs the network for batches. One thread for each core and each run on one core is the most pictures a second;
+    a lone picture is answered sooner by all cores together (measured: see the README's benchmark)."""
+
+    def __init__(self, folder: ModelFolder, threads: int) -> None:
+        self.narrow = Classifier(folder)
+        on_gpu = "CUDAExecutionProvider" in self.narrow.session.get_providers()
+        self.wide = self.narrow if on_gpu or threads == 1 else Classifier(folder, threads)
+        self.narrow.self_check()
+        self._size = folder.preprocessing.size
+        self._threads = ThreadPoolExecutor(1 if on_gpu else threads, "model")
+        self._running = 0
+        self._answered = time.monotonic()
+
+    async def run(self, pixels: list[NDArray[np.uint8]], alone: bool = False) -> list[Seen]:
+        """What the network says about each of `pixels`; `alone`: nothing else waits for a core."""
+        classifier = self.wide if alone and self._running == 0 else self.narrow
+        self._running += 1
+        try:
+            loop = asyncio.get_running_loop()
+            seen = await loop.run_in_executor(self._threads, _forward, classifier, pixels)
+        finally:
+            self._running -= 1
+        self._answered = time.monotonic()
+        return seen
+
+    async def alive(self) -> bool:
+        """Whether the model answers: it did a moment ago, or it does now."""
+        if time.monotonic() - self._answered < FRESH_S:
+            return True
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await self.run([np.zeros((self._size, self._size, 3), np.uint8)])
+        except TimeoutError:
+            return False
+        return True
+
+
+def _forward(classifier: Classifier, pixels: list[NDArray[np.uint8]]) -> list[Seen]:
+    probabilities, novelty, activation = classifier.run(np.stack(pixels), OUTPUTS)
+    return [Seen(*row) for row in zip(probabilities, novelty.tolist(), activation, strict=True)]

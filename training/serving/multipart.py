@@ -1,0 +1,89 @@
+"""A multipart/form-data body, already in memory and bounded, to its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from training.serving.errors import Fault
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+SPARE_PARTS = 8  # parts beside the pictures that a form may have
+
+
+@dataclass
+class Part:
+    """One field of the form; a file has a `filename`."""
+
+    name: str = ""
+    filename: str | None = None
+    data: bytearray = field(default_factory=bytearray)
+
+
+class _Collector:
+    """Callbacks of the parser: they gather the parts, and stop at `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self.parts: list[Part] = []
+        self.limit = limit
+        self.complete = False
+        self._field, self._value = bytearray(), bytearray()
+
+    def on_part_begin(self) -> None:
+        if len(self.parts) == self.limit:
+            message = f"the form has more than {self.limit} fields"
+            raise Fault(413, "too_many_fields", message, "send fewer pictures in one request")
+        self.parts.append(Part())
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if bytes(self._field).lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            part = self.parts[-1]
+            part.name = options.get(b"name", b"").decode("utf-8", "replace")
+            part.filename = options[b"filename"].decode("utf-8", "replace") if b"filename" in options else None
+        self._field.clear()
+        self._value.clear()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].data += data[start:end]
+
+    def on_end(self) -> None:
+        self.complete = True
+
+
+def parse(body: bytes, content_type: str, max_pictures: int) -> list[Part]:
+    """The parts of `body` in order; Fault 400 when it is not well formed or ends early, 413 for too many parts."""
+    hint = "let the HTTP library build the form, it also writes the boundary into Content-Type"
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise Fault(400, "broken_multipart", "Content-Type names no boundary", hint)
+    collector = _Collector(max_pictures + SPARE_PARTS)
+    callbacks: MultipartCallbacks = {
+        "on_part_begin": collector.on_part_begin,
+        "on_header_field": collector.on_header_field,
+        "on_header_value": collector.on_header_value,
+        "on_header_end": collector.on_header_end,
+        "on_part_data": collector.on_part_data,
+        "on_end": collector.on_end,
+    }
+    try:
+        parser = MultipartParser(boundary, callbacks)
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise Fault(400, "broken_multipart", f"the form cannot be read: {error}", hint) from None
+    if not collector.complete:
+        raise Fault(400, "broken_multipart", "the form ends before its closing boundary", hint)
+    return collector.parts

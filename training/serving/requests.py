@@ -1,0 +1,234 @@
+"""From the bytes a client sends to a picture that may join a batch: read, checked, decoded; or a Fault.
+
+Nothing here fetches a URL or unpickles (BentoML's own parsing of a file field does the former, CVE-2025-54381).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import bentoml
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+from pydantic import Field
+from starlette.requests import ClientDisconnect, Request
+
+from training import preprocess
+from training.params import Serve
+from training.preprocess import Limits, PictureError, Preprocessing
+from training.serving import settings as serve_settings
+from training.serving.errors import Fault, overloaded
+from training.serving.multipart import Part, parse
+
+FORM = "multipart/form-data"
+LARGE_PIXELS = {"JPEG": 25_000_000}  # above it pictures are decoded one at a time, for the sake of memory
+LARGE_PIXELS_OTHERWISE = 4_000_000  # only JPEG is decoded at a smaller scale
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture on its way to the network: uint8 [size, size, 3], and what its answer needs to know."""
+
+    pixels: NDArray[np.uint8]
+    request_id: str
+    abstain: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Stands for a picture of a batch that cannot be classified."""
+
+    fault: Fault
+    request_id: str
+
+    def body(self) -> dict[str, Any]:
+        return self.fault.body(self.request_id)
+
+
+class Reader:
+    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in threads of its own."""
+
+    def __init__(self, settings: Serve, how: Preprocessing) -> None:
+        self.settings = settings
+        self.how = how
+        self.limits: Limits = serve_settings.limits(settings)
+        self.waiting = 0  # pictures accepted and not yet answered
+        self.buffered = 0  # bytes of bodies held in memory
+        self._threads = ThreadPoolExecutor(settings.threads, "decode")
+        self._large = ThreadPoolExecutor(1, "decode-large")
+
+    async def one(self, request: Request) -> Picture:
+        """The picture of a request: the form's field `image`, or the body itself under an image content type."""
+        abstain = flag(request, "abstain", True)
+        body = await self._body(request, self.settings.max_bytes)
+        self._enter(request, 1)
+        media = request.headers.get("content-type", "")
+
+        pixels = await self._pixels(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
+        return Picture(pixels, request.state.request_id, abstain)
+
+    async def many(self, request: Request) -> list[Picture | Refused]:
+        """The pictures of a form's fields `images`, in order; what is wrong with one stands in its place."""
+        abstain = flag(request, "abstain", True)
+        media = request.headers.get("content-type", "")
+        if not _is_form(media):
+            raise Fault(415, "wrong_content_type", f"Content-Type is {media!r}", f"send {FORM} with fields 'images'")
+        body = await self._body(request, self.settings.max_batch_bytes)
+        parts = await self._in_thread(lambda: _files(parse(body, media, self.settings.max_pictures), "images"))
+        if len(parts) > self.settings.max_pictures:
+            hint = f"send at most {self.settings.max_pictures}"
+            raise Fault(413, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
+        self._enter(request, len(parts))
+
+        return list(await asyncio.gather(*(self._item(request, abstain, *item) for item in enumerate(parts))))
+
+    def leave(self, request: Request) -> None:
+        """The request is over: its pictures wait no longer, its bytes are not held any more."""
+        self.waiting -= getattr(request.state, "pictures", 0)
+        self.buffered -= getattr(request.state, "bytes", 0)
+
+    def _enter(self, request: Request, pictures: int) -> None:
+        if self.waiting + pictures > self.settings.max_waiting:
+            raise overloaded(self.settings.max_waiting)
+        self.waiting += pictures
+        request.state.pictures = pictures
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        _check_media(request.headers.get("content-type", ""))
+        if self.waiting >= self.settings.max_waiting:
+            raise overloaded(self.settings.max_waiting)
+        declared = request.headers.get("content-length")
+        if declared is not None and int(declared) > limit:
+            raise _too_many_bytes(limit)
+        try:
+            async with asyncio.timeout(self.settings.upload_timeout):
+                return await self._chunks(request, limit)
+        except TimeoutError:
+            message = f"the body did not arrive within {self.settings.upload_timeout:g} s"
+            raise Fault(408, "slow_upload", message, "send smaller pictures", Connection="close") from None
+        except ClientDisconnect:
+            raise Fault(400, "disconnected", "the connection ended before the body did", "try again") from None
+
+    async def _chunks(self, request: Request, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        request.state.bytes = 0
+        async for chunk in request.stream():
+            chunks.append(chunk)
+            request.state.bytes += len(chunk)
+            self.buffered += len(chunk)
+            if request.state.bytes > limit:
+                raise _too_many_bytes(limit, Connection="close")
+            if self.buffered > 2 * self.settings.max_batch_bytes:
+                raise overloaded(self.settings.max_waiting)
+        return b"".join(chunks)
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
+        request_id = f"{request.state.request_id}.{index}"
+        try:
+            return Picture(await self._pixels(lambda: bytes(part.data)), request_id, abstain)
+        except Fault as fault:
+            return Refused(fault, request_id)
+
+    async def _pixels(self, data: Callable[[], bytes]) -> NDArray[np.uint8]:
+        """What the network sees of a picture; Fault when it is not one."""
+        try:
+            done = await self._in_thread(lambda: self._decode_or_open(data()))
+            if isinstance(done, np.ndarray):
+                return done
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._large, preprocess.shrink, done, self.how)
+        except PictureError as error:
+            raise Fault.of_picture(error) from None
+
+    def _decode_or_open(self, data: bytes) -> NDArray[np.uint8] | Image:
+        if len(data) > self.settings.max_bytes:
+            raise _too_many_bytes(self.settings.max_bytes)
+        image = preprocess.open_checked(data, self.limits)
+        if image.width * image.height > LARGE_PIXELS.get(image.format or "", LARGE_PIXELS_OTHERWISE):
+            return image
+        return preprocess.shrink(image, self.how)
+
+
+class OnePicture(bentoml.IODescriptor):
+    """What /predict takes. A list of one, because BentoML joins the lists of several requests to a batch."""
+
+    image: Image = Field(description="one picture file")
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+        made: Self = cls.model_construct(image=[await _reader().one(request)])
+        return made
+
+
+class ManyPictures(bentoml.IODescriptor):
+    """What /predict_batch takes."""
+
+    images: list[Image] = Field(description="picture files")
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+        made: Self = cls.model_construct(images=await _reader().many(request))
+        return made
+
+
+def _reader() -> Reader:
+    reader: Reader = bentoml.get_current_service().reader
+    return reader
+
+
+def flag(request: Request, name: str, default: bool) -> bool:
+    """The query parameter `name` as true or false; Fault 422 for anything else."""
+    return choice(request, name, ("true", "false") if default else ("false", "true")) == "true"
+
+
+def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
+    """The query parameter `name`, by default the first of `allowed`; Fault 422 for anything else."""
+    value = request.query_params.get(name, allowed[0])
+    if value not in allowed:
+        hint = f"send {name}={' or '.join(allowed)}"
+        raise Fault(422, "wrong_parameter", f"{name} is {value[:50]!r}", hint)
+    return value
+
+
+def _is_form(media: str) -> bool:
+    return media.split(";")[0].strip().lower() == FORM
+
+
+def _check_media(media: str) -> None:
+    kind = media.split(";")[0].strip().lower()
+    if kind != FORM and not kind.startswith("image/"):
+        hint = f"send {FORM} with a file field, or the bytes of a picture as the body under image/jpeg, image/png..."
+        raise Fault(415, "wrong_content_type", f"Content-Type is {media[:100]!r}", hint)
+
+
+def _files(parts: list[Part], name: str) -> list[Part]:
+    """The file fields called `name`; Fault 422 when there is none, or when one holds text."""
+    found = [part for part in parts if part.name == name]
+    if not found:
+        seen = ", ".join(sorted({repr(part.name[:50]) for part in parts})) or "no field"
+        raise Fault(422, "missing_field", f"the form has no field {name!r}, but {seen}", f"name the field {name!r}")
+    if any(part.filename is None for part in found):
+        hint = "send the file itself with a file name; an address is never fetched"
+        raise Fault(422, "not_a_file", f"the field {name!r} holds text, not a file", hint)
+    return found
+
+
+def _only_file(parts: list[Part], name: str) -> bytes:
+    found = _files(parts, name)
+    if len(found) > 1:
+        hint = "send one picture, or use /predict_batch"
+        raise Fault(422, "repeated_field", f"the form has {len(found)} fields {name!r}", hint)
+    return bytes(found[0].data)
+
+
+def _too_many_bytes(limit: int, **headers: str) -> Fault:
+    return Fault(413, "too_many_bytes", f"more than {limit} bytes", "send a smaller picture", **headers)

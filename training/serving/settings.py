@@ -1,0 +1,45 @@
+"""The settings of the service: section `serve` of params.yaml, each key overridable by the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from training import params
+from training.inference import usable_cores
+from training.params import ParamsError, Serve
+from training.preprocess import Limits
+
+PREFIX = "SERVE_"
+
+
+def load(root: Path, environ: Mapping[str, str] = os.environ) -> Serve:
+    """`serve` of params.yaml in `root`, overridden by SERVE_<KEY>; ParamsError names a wrong key or value."""
+    section = params.load(root / params.PARAMS_FILE).serve
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    values = section.model_dump() | {key: yaml.safe_load(value) for key, value in given.items()}
+    merged = params.check(Serve, values, f"{PREFIX}... in the environment")
+    return merged.model_copy(update={"threads": merged.threads or usable_cores()})
+
+
+def limits(settings: Serve) -> Limits:
+    """What preprocess checks before it decodes a pixel."""
+    return Limits(settings.max_pixels, settings.min_side, settings.max_aspect, tuple(settings.formats))
+
+
+def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
+    """Keys of which a client must send one: API_KEYS (comma between them) and the lines of the file API_KEYS_FILE."""
+    found = environ.get("API_KEYS", "").split(",")
+    path = environ.get("API_KEYS_FILE")
+    if path:
+        try:
+            found += Path(path).read_text().splitlines()
+        except OSError as error:
+            raise ParamsError(f"API_KEYS_FILE={path} cannot be read: {error.strerror}") from None
+    keys = tuple(key.strip().encode() for key in found if key.strip())
+    if not keys and (path or "API_KEYS" in environ):
+        raise ParamsError("API_KEYS or API_KEYS_FILE is set, but holds no key: unset it to serve everybody")
+    return keys

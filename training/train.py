@@ -1,0 +1,242 @@
+"""Train the classifier: manifest -> models/best_model.pth (state dict of the best epoch) and models/history.csv.
+
+A pretrained backbone stays frozen: its features are computed once and cached, then the head trains on them in
+seconds, and on request its last blocks after it. An architecture without weights trains as a whole.
+Measured results stand in the recipe table of README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from training import params
+from training.augment import VIEWS, Augmented, View, plain, shuffled, to_channels
+from training.command import run_command
+from training.dataset import CACHE_FOLDER, DatasetError, Manifest, Picture, array_writer, decoded
+from training.device import DeviceError, set_up
+from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
+from training.models import ModelError, Recipe, build, recipe
+from training.preprocess import Preprocessing
+
+WEIGHTS_FILE = Path("models/best_model.pth")
+HISTORY_FILE = Path("models/history.csv")
+SUMMARY_FILE = Path("models/training.json")
+FORWARD_BATCH = 8  # the quickest on a CPU, and as quick as larger ones on a GPU that waits for the decoder
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Decoded pictures uint8 [N, size, size, 3] and labels int64 [N]."""
+
+    pictures: NDArray[np.uint8]
+    labels: Tensor
+    key: str
+
+    @classmethod
+    def read(cls, manifest: Manifest, name: str, how: Preprocessing) -> Split:
+        rows = manifest.split(name)
+        return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), _key(rows, how))
+
+
+def _key(rows: tuple[Picture, ...], how: Preprocessing) -> str:
+    return hashlib.sha256(repr((how, [row.sha256 for row in rows])).encode()).hexdigest()[:16]
+
+
+def preprocessing(size: int) -> Preprocessing:
+    """The middle 7/8 of the picture, as the ImageNet weights were evaluated."""
+    return Preprocessing(size=size, resize=round(size * 8 / 7))
+
+
+class Trainer:
+    """One training run; `run` leaves the weights of the best epoch in `model`."""
+
+    def __init__(self, settings: params.Train, manifest: Manifest) -> None:
+        self.settings = settings
+        self.manifest = manifest
+        self.device = set_up(settings.seed)
+        self.model = build(settings.architecture, settings.weights, len(manifest.classes)).to(self.device)
+        short_side = np.median([min(row.width, row.height) for row in manifest.split("train")])
+        self.recipe: Recipe = recipe(settings, self.model, float(short_side))
+        self.how = preprocessing(self.recipe.size)
+        identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe}"
+        self.checkpoint = CACHE_FOLDER / "train" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pth"
+
+    def run(self) -> Progress:
+        progress = resume(self.checkpoint)
+        if progress.epoch:
+            print(f"continuing an interrupted run after epoch {len(progress.history)}")
+        if self.model.pretrained:
+            return self._transfer(progress)
+        return self._whole(progress)
+
+    def _transfer(self, progress: Progress) -> Progress:
+        depth = self.settings.finetune_blocks
+        if progress.phase != "finetune":
+            progress = self._on_features("head", nn.Sequential(), self.recipe.epochs, self.recipe.lr, progress)
+        if depth and self.settings.finetune_epochs:
+            tail = self.model.backbone[-depth:]
+            epochs, lr = self.settings.finetune_epochs, self.recipe.finetune_lr
+            progress = self._on_features("finetune", tail, epochs, lr, progress)
+        return progress
+
+    def _on_features(self, name: str, tail: nn.Sequential, epochs: int, lr: float, progress: Progress) -> Progress:
+        """Train `tail` and the head on cached outputs of the frozen blocks before them."""
+        frozen = self.model.backbone[: len(self.model.backbone) - len(tail)]
+        train, validation = (Split.read(self.manifest, split, self.how) for split in ("train", "validation"))
+        pooled = not len(tail)
+        features = [self._view(train, frozen, view, pooled) for view in VIEWS]
+        held_out = self._view(validation, frozen, plain, pooled)
+        top = nn.Sequential(tail, _Pool(), self.model.head).to(self.device)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            rng = np.random.default_rng((self.settings.seed, epoch, 1))
+            for batch in shuffled(len(train.labels), self.recipe.batch_size, self.settings.seed, epoch):
+                views = rng.integers(len(features), size=len(batch))
+                rows = np.stack([features[view][row] for view, row in zip(views, batch, strict=True)])
+                yield torch.from_numpy(rows).to(self.device), train.labels[batch].to(self.device)
+
+        def validate() -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                parts = np.array_split(held_out, -(-len(held_out) // FORWARD_BATCH))
+                logits = [top(torch.from_numpy(part).to(self.device)).cpu() for part in parts]
+            return torch.cat(logits), validation.labels
+
+        top.eval()  # batch norm keeps the statistics it was trained with: a few thousand pictures give no better ones
+        steps = sum(1 for _ in shuffled(len(train.labels), self.recipe.batch_size, 0, 0))
+        return self._phase(name, top, batches, validate, epochs, lr, steps).run(progress)
+
+    def _view(self, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> Features:
+        """Outputs of the frozen blocks for each picture, seen through `view`; cached on disk."""
+        kind = f"{self.settings.architecture} {self.settings.weights} {len(frozen)} {view.__name__} {pooled}"
+        path = CACHE_FOLDER / "features" / f"{hashlib.sha256(f'{split.key} {kind}'.encode()).hexdigest()[:16]}.npy"
+        if not path.exists():
+            self._compute_view(path, split, frozen, view, pooled)
+        return np.load(path, mmap_mode=None if pooled else "r")
+
+    @torch.inference_mode()
+    def _compute_view(self, path: Path, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> None:
+        self.model.eval()
+        starts = range(0, len(split.pictures), FORWARD_BATCH)
+        with array_writer(path, len(split.pictures)) as write:
+            for start in tqdm(starts, f"features, {view.__name__}", unit="batch"):
+                images = view(split.pictures[start : start + FORWARD_BATCH])
+                found = frozen(self.model.normalise(to_channels(images).to(self.device)))
+                write(start, (found.mean((2, 3)) if pooled else found).cpu().numpy())
+
+    def _whole(self, progress: Progress) -> Progress:
+        """Train every weight on augmented pictures; validation and the result use a moving average of the weights."""
+        stored = Preprocessing(size=self.how.resize, resize=self.how.resize)
+        train = Split.read(self.manifest, "train", stored)
+        validation = Split.read(self.manifest, "validation", self.how)
+        batches = Augmented(
+            train.pictures, train.labels, self.recipe.size, self.recipe.batch_size, self.recipe.epochs, self.settings.seed
+        )
+        averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+
+        def moved(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            self.model.train()
+            for images, labels in batches(epoch):
+                yield images.to(self.device), labels.to(self.device)
+
+        @torch.inference_mode()
+        def validate() -> tuple[Tensor, Tensor]:
+            averaged.eval()
+            parts = np.array_split(np.arange(len(validation.pictures)), -(-len(validation.pictures) // FORWARD_BATCH))
+            images = (to_channels(validation.pictures[part]) for part in parts)
+            return torch.cat([averaged.module(batch.to(self.device)).cpu() for batch in images]), validation.labels
+
+        steps = sum(1 for _ in shuffled(len(train.pictures), self.recipe.batch_size, 0, 0))
+        epochs, lr = self.recipe.epochs, self.recipe.lr
+        return self._phase("train", self.model, moved, validate, epochs, lr, steps, averaged).run(progress)
+
+    def _phase(
+        self,
+        name: str,
+        model: nn.Module,
+        batches: Batches,
+        validate: Validation,
+        epochs: int,
+        lr: float,
+        steps: int,
+        averaged: AveragedModel | None = None,
+    ) -> Phase:
+        decay = self.recipe.weight_decay
+        weights = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer: torch.optim.Optimizer
+        if name == "head":
+            optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=lr)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
+        return Phase(
+            name=name,
+            model=model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            batches=batches,
+            validation=validate,
+            epochs=epochs,
+            steps=steps,
+            patience=self.settings.patience,
+            label_smoothing=self.settings.label_smoothing,
+            checkpoint=self.checkpoint,
+            averaged=averaged,
+        )
+
+
+class _Pool(nn.Module):
+    """Average over the feature map; an embedding that is one already passes."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+def train(settings: params.Train) -> None:
+    """Train on data/manifest.csv and write weights, history and summary; continues an interrupted run."""
+    manifest = Manifest.read()
+    trainer = Trainer(settings, manifest)
+    progress = trainer.run()
+    summary = {
+        "classes": manifest.classes,
+        "architecture": settings.architecture,
+        "preprocessing": vars(trainer.how),
+        "recipe": vars(trainer.recipe),
+        "device": str(trainer.device),
+        "parameters": sum(weights.numel() for weights in trainer.model.parameters()),
+        "epochs": len(progress.history),
+        "validation_loss": progress.best_loss,
+        "validation_accuracy": progress.best_accuracy,
+    }
+    HISTORY_FILE.parent.mkdir(exist_ok=True)
+    write_history(progress.history, HISTORY_FILE)
+    SUMMARY_FILE.write_text(json.dumps(summary, indent=2) + "\n")
+    save(trainer.model.cpu().state_dict(), WEIGHTS_FILE)
+    trainer.checkpoint.unlink(missing_ok=True)
+    print(f"validation accuracy {progress.best_accuracy:.4f}, loss {progress.best_loss:.4f}: {WEIGHTS_FILE}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m training.train", description=__doc__)
+    params.add_arguments(parser, params.Train)
+    arguments = parser.parse_args()
+    train(params.override(params.load().train, arguments))
+
+
+if __name__ == "__main__":
+    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError))
