@@ -19,6 +19,7 @@ from typing import Any
 
 import bentoml
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -31,9 +32,10 @@ from training.serving.drain import Drain
 from training.serving.engine import Engine, Seen
 from training.serving.requests import ManyPictures, OnePicture, Picture, Reader, Refused, choice
 
-SETTINGS = settings.load(startup.ROOT)
-API_KEYS = settings.api_keys()
-PIN = startup.pinned()  # None: MODEL_PATH is served
+with startup.refusal_in_one_line():
+    SETTINGS = settings.load(startup.ROOT)
+    API_KEYS = settings.api_keys()
+    PIN = startup.pinned()  # None: MODEL_PATH is served
 DRAIN = Drain(SETTINGS.drain)
 BATCHING: dict[str, Any] = {
     "batchable": True,
@@ -55,7 +57,8 @@ class Guarded(bentoml.Service[Any]):
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
         folder = ModelFolder.open(startup.folder_path(PIN))
         version = PIN.mlflow_version if PIN else f"sha256:{folder.sha256[:16]}"
-        return Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN)
+        edge = Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN)
+        return CORSMiddleware(edge, SETTINGS.cors_origins, **docs.CORS) if SETTINGS.cors_origins else edge
 
 
 async def health(_: Request) -> Response:

@@ -89,6 +89,15 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             else:
                 raise _refused(archive, info.name, "is a link or a device")
             file.members = []  # type: ignore[attr-defined]  # else every header that was read stays in memory
+        _check_end(file)
+
+
+def _check_end(file: tarfile.TarFile) -> None:
+    """tarfile takes an archive cut between two members for a whole one; a whole one ends with empty blocks."""
+    if file.fileobj:
+        file.fileobj.seek(file.offset)
+        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends too early")
 
 
 def _extracted(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

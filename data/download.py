@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from data.errors import DataError
 from data.files import discard, file_sha256, write_text
 
-PIECE = 1 << 18  # bytes
+PIECE = 1 << 16  # bytes
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
 ATTEMPTS = 5  # without a byte gained
 PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))  # answers that another try may mend
@@ -80,14 +79,14 @@ def download(url: str, sha256: str, folder: Path, pause: float = 1.0) -> Path:
         found = file_sha256(partial.path)
     if found != sha256:
         raise _wrong(url, sha256, found, partial)
-    os.replace(partial.path, final)
+    partial.path.replace(final)
     partial.discard()
     return final
 
 
 def _wrong(url: str, expected: str, found: str, partial: Partial) -> DataError:
     kept = partial.path.with_suffix(".wrong")
-    os.replace(partial.path, kept)
+    partial.path.replace(kept)
     partial.discard()
     return DataError(
         f"{url} has SHA-256 {found}, expected {expected}: the file was changed or damaged on its way (kept as {kept}); "
@@ -122,20 +121,21 @@ def _continue(url: str, partial: Partial) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416 and _total(response) == partial.size():
             return  # it was all there already
-        start = _start(url, response, partial)
+        start = _start(url, response, partial, validator)
         length = response.headers.get("Content-Length")
         _append(response, partial, start, None if length is None else start + int(length))
 
 
-def _start(url: str, response: requests.Response, partial: Partial) -> int:
+def _start(url: str, response: requests.Response, partial: Partial, validator: str | None) -> int:
     """Where the bytes of this answer belong; 0 after what was there has been given up."""
     if response.status_code == 206:
         sent = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if sent and int(sent[1]) == partial.size():
+        version = {response.headers.get("ETag"), response.headers.get("Last-Modified")}
+        if sent and int(sent[1]) == partial.size() and (validator in version or version == {None}):
             return partial.size()
     if response.status_code in (206, 416):  # not the bytes that were asked for
         partial.discard()
-        raise PassingError(f"the server answered a resume with {response.status_code} and a wrong range")
+        raise PassingError(f"the server answered a resume with {response.status_code} and other bytes")
     if response.status_code in PASSING:
         raise PassingError(f"{response.status_code} {response.reason}")
     if response.status_code != 200:

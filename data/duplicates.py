@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-BLOCK = 1 << 24  # pairs compared at once
+BLOCK = 1 << 22  # pairs compared at once
 MAX_COLOUR_DIFFERENCE = 32.0  # of 255; unrelated pictures differ less in one of a hundred pairs
 
 

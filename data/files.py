@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then give it its own: readers see all of it or none."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -75,7 +75,7 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
             image, plain = decode(data, rules)
     except PictureError as error:
         return Refused(task.source, error.code, str(error))
-    except Exception as error:  # noqa: BLE001 - damage can raise anything in a decoder, and warnings count as damage
+    except Exception as error:  # damage can raise anything in a decoder, and warnings count as damage
         return Refused(task.source, "corrupt", f"{type(error).__name__}: {error}")
     content = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     small = capped(image, rules.max_short_side)

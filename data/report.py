@@ -91,7 +91,7 @@ def tell(summary: Summary) -> str:
 
 
 def page(findings: Findings, summary: Summary, raw: Path) -> str:
-    """One page of tables and thumbnails that needs no other file; the thumbnails are few enough to keep it under 1 MB."""
+    """One page of tables and thumbnails that needs no other file; so few thumbnails that it stays under 1 MB."""
     sections = [
         f"<p>{summary['pictures']} pictures, data hash <code>{summary['data_hash']}</code>",
         _table(
@@ -143,7 +143,7 @@ def _thumbnail(path: Path, title: str) -> str:
     """An img tag that holds the picture itself; nothing for a file that cannot be decoded."""
     try:
         image = flatten(upright(open_checked(path.read_bytes())))
-    except Exception:  # noqa: BLE001 - it is shown because it is damaged, and the reason stands beside it
+    except Exception:  # it is shown because it is damaged, and the reason stands beside it
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     image.info.clear()

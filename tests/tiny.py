@@ -31,7 +31,7 @@ SOURCE = Path(__file__).parent.parent
 
 
 def tiny_picture(label: int, seed: int, side: int = 40, noise: float = 0.05) -> bytes:
-    """A PNG whose mean colour leans to red (label 0), green (1), blue (2), cyan (3)...; `noise` makes some lean wrongly."""
+    """A PNG whose mean colour leans to red (label 0), green (1), blue (2), cyan (3); `noise` misleads some."""
     random = np.random.default_rng([label, seed])
     colour = 0.5 + 0.1 * _direction(label) + random.normal(0, noise, 3)
     pixels = np.clip(colour + random.normal(0, 0.1, (side, side, 3)), 0, 1)
@@ -46,7 +46,7 @@ def _direction(label: int) -> NDArray[np.float64]:
     return unit if label < 3 else -unit
 
 
-def tiny_data(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 60) -> Path:
+def tiny_data(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 100) -> Path:
     """data/processed and data/manifest.csv under `root`: half the pictures are test, a tenth validation."""
     rows = []
     for label, name in enumerate(classes):
@@ -68,7 +68,7 @@ def tiny_data(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 60)
 
 
 def tiny_onnx(classes: int, skill: float, bias: float, seed: int, sharpness: float = 30.0) -> onnx.ModelProto:
-    """The network: colour to logits by a 1x1 convolution; `skill` 1 knows the colours, 0 is random, `bias` favours class 0."""
+    """Colour to logits by a 1x1 convolution; `skill` 1 knows the colours, 0 is random; `bias` favours class 0."""
     random = np.random.default_rng(seed)
     ideal = np.stack([_direction(label) for label in range(classes)])
     weights = sharpness * (skill * ideal + (1 - skill) * random.normal(0, 1, ideal.shape))
@@ -188,7 +188,7 @@ def _metrics(classifier: Classifier, manifest: Manifest | None) -> dict[str, Any
     }
 
 
-def tiny_project(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 60) -> Path:
+def tiny_project(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 100) -> Path:
     """A project folder: the real params.yaml, pictures, dvc.lock, and a git commit. Models come by `tiny_export`."""
     root.mkdir(parents=True, exist_ok=True)
     tiny_data(root, classes, per_class)

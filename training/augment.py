@@ -36,7 +36,8 @@ def sharpened_mirrored(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return sharpened(mirrored(pictures))
 
 
-VIEWS: tuple[View, ...] = (plain, mirrored, sharpened, sharpened_mirrored)
+VIEWS: tuple[View, ...] = (plain, mirrored)
+ENLARGED_VIEWS: tuple[View, ...] = (sharpened, sharpened_mirrored)
 
 
 def to_channels(pictures: NDArray[np.uint8]) -> Tensor:

@@ -94,18 +94,19 @@ def _sweep() -> None:
 
 def delete(tag: str) -> None:
     """Remove the model `tag` if it is there."""
-    import bentoml
+    from bentoml._internal.models import ModelStore
 
     if path_of(tag).is_dir():
-        bentoml.models.delete(tag)
+        ModelStore(store_path()).delete(tag)
 
 
 def bentos() -> dict[str, list[str]]:
     """Model tag -> tags of the Bentos in the store that were built from it."""
-    import bentoml
+    from bentoml._internal.bento import BentoStore
 
     found: dict[str, list[str]] = {}
-    for bento in bentoml.list():
+    folder = store_path().parent / "bentos"
+    for bento in BentoStore(folder).list() if folder.is_dir() else ():
         for model in bento.info.all_models:
             found.setdefault(str(model.tag), []).append(str(bento.tag))
     return found

@@ -74,8 +74,12 @@ def read(path: Path = PIN_FILE) -> Champion:
 
 
 def write(pin: Champion, path: Path = PIN_FILE) -> None:
-    """Replace the pin in one step; a reader sees the former one or this one. Unchanged, the file is not touched."""
-    text = json.dumps(dataclasses.asdict(pin), indent=2) + "\n"
+    """Replace the pin in one step; a reader sees the former one or this one."""
+    replace_text(path, json.dumps(dataclasses.asdict(pin), indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: under a temporary name first. Unchanged, it is not touched."""
     if path.is_file() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +141,15 @@ def has_unfinished_move(name: str, uri: str, root: Path = Path()) -> bool:
     return any(tag["key"] == JOURNAL_TAG for tag in answer["registered_model"].get("tags", []))
 
 
+def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) -> str | None:
+    """The version of the model with this hash, or None; RegistryUnreachableError as above."""
+    if uri.startswith(SQLITE):
+        rows = _query(uri, root, _VERSION_QUERY, (name, SHA256_TAG, sha256))
+        return str(rows[0][0]) if rows else None
+    answer = _get(uri, "model-versions/search", filter=f"name = '{name}' AND tags.{SHA256_TAG} = '{sha256}'") or {}
+    return next((str(version["version"]) for version in answer.get("model_versions", [])), None)
+
+
 def without_password(uri: str) -> str:
     """`uri` without user name and password: fit for a file or a message."""
     parts = urllib.parse.urlsplit(uri)
@@ -148,6 +161,7 @@ SELECT a.version, t.value FROM registered_model_aliases a
 LEFT JOIN model_version_tags t ON t.name = a.name AND t.version = a.version AND t.key = ?
 WHERE a.name = ? AND a.alias = ?
 """
+_VERSION_QUERY = "SELECT version FROM model_version_tags WHERE name = ? AND key = ? AND value = ?"
 _JOURNAL_QUERY = "SELECT 1 FROM registered_model_tags WHERE name = ? AND key = ?"
 
 

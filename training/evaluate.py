@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import nn
 
 from training import metrics, params, plots
-from training.augment import to_channels
 from training.command import run_command
 from training.dataset import PICTURES_FOLDER, DatasetError, Manifest, Picture, decoded
 from training.device import DeviceError, set_up
 from training.fit import read_history
+from training.forward import Network, forward
 from training.models import Classifier, build
 from training.novelty import Novelty
 from training.preprocess import Preprocessing
-from training.train import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE
+from training.train import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE, Pool
 
 METRICS_FILE = Path("model_performance.json")
 PREDICTIONS_FILE = Path("models/predictions.csv")
@@ -45,7 +45,7 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trained:
-    """The weights of `train` in their architecture, on the device, ready to judge."""
+    """The weights of `train` in their architecture, ready to judge."""
 
     model: Classifier
     classes: tuple[str, ...]
@@ -53,7 +53,7 @@ class Trained:
     architecture: str
 
     @classmethod
-    def load(cls, device: torch.device) -> Trained:
+    def load(cls) -> Trained:
         """Raises EvaluationError when there are no weights."""
         if not (SUMMARY_FILE.is_file() and WEIGHTS_FILE.is_file()):
             raise EvaluationError(f"{WEIGHTS_FILE} is missing: run `dvc repro train` (or `make run`) first")
@@ -61,7 +61,7 @@ class Trained:
         classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
         model = build(summary["architecture"], None, len(classes))
         model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
-        return cls(model.eval().to(device), classes, how, summary["architecture"])
+        return cls(model.eval(), classes, how, summary["architecture"])
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,18 @@ class Outputs:
     labels: NDArray[np.int64]
 
 
-@torch.inference_mode()
-def forward(trained: Trained, manifest: Manifest, split: str, batch_size: int, most: int | None = None) -> Outputs:
+def outputs(trained: Trained, manifest: Manifest, split: str, device: torch.device, most: int | None = None) -> Outputs:
     """Outputs of the network for the pictures of `split` in manifest order, or for `most` of them, evenly spread."""
     rows = manifest.split(split)
     if most is not None and len(rows) > most:
         rows = tuple(rows[index] for index in np.linspace(0, len(rows) - 1, most).astype(int))
     pictures = decoded(rows, trained.preprocessing)
-    device = next(trained.model.parameters()).device
-    logits, embeddings = [], []
-    for start in tqdm(range(0, len(rows), batch_size), split, unit="batch"):
-        images = to_channels(pictures[start : start + batch_size]).to(device)
-        embedding = trained.model.embed(images)
-        embeddings.append(embedding.cpu().numpy())
-        logits.append(trained.model.head(embedding).cpu().numpy())
-    return Outputs(np.concatenate(logits).astype(float), np.concatenate(embeddings).astype(float), manifest.labels(rows))
+    network = Network(trained.model.normalise, nn.Sequential(trained.model.backbone, Pool())).eval()
+    parts = forward(network, device, pictures.__getitem__, len(rows), trained.preprocessing.size, split)
+    embeddings = np.concatenate([part for _, part in parts])
+    with torch.inference_mode():
+        logits = trained.model.head.cpu()(torch.from_numpy(embeddings)).numpy()
+    return Outputs(logits.astype(float), embeddings.astype(float), manifest.labels(rows))
 
 
 @dataclass(frozen=True)
@@ -152,12 +149,12 @@ class Calibration:
 def evaluate(settings: params.Params) -> dict[str, Any]:
     """Judge models/best_model.pth and write metrics, predictions, calibration and plots; returns the metrics."""
     manifest = Manifest.read()
-    trained = Trained.load(set_up(settings.train.seed))
+    device = set_up(settings.train.seed)
+    trained = Trained.load()
     if trained.classes != manifest.classes:
         raise EvaluationError(f"the weights know {trained.classes}, the data {manifest.classes}: run `dvc repro train`")
-    batch_size = settings.evaluate.batch_size
-    train = forward(trained, manifest, "train", batch_size, NOVELTY_PICTURES)
-    validation, test = (forward(trained, manifest, split, batch_size) for split in ("validation", "test"))
+    train = outputs(trained, manifest, "train", device, NOVELTY_PICTURES)
+    validation, test = (outputs(trained, manifest, split, device) for split in ("validation", "test"))
     calibration = Calibration.fit(train, validation, settings.evaluate)
     before, after = metrics.probabilities(test.logits, 1.0), calibration.probabilities(test)
     found = metrics.describe(after, test.labels, trained.classes)
@@ -183,7 +180,9 @@ def _write_predictions(rows: Sequence[Picture], probs: Floats, classes: tuple[st
         writer.writerow(["path", "sha256", "label", "prediction", *classes])
         for row, values in zip(rows, probs, strict=True):
             name = row.path.relative_to(PICTURES_FOLDER).as_posix()
-            writer.writerow([name, row.sha256, row.label, classes[values.argmax()], *(f"{value:.7f}" for value in values)])
+            writer.writerow(
+                [name, row.sha256, row.label, classes[values.argmax()], *(f"{value:.7f}" for value in values)]
+            )
 
 
 def main() -> None:
@@ -193,7 +192,9 @@ def main() -> None:
     settings = params.load()
     found = evaluate(settings.model_copy(update={"evaluate": params.override(settings.evaluate, arguments)}))
     low, high = found["accuracy_interval"]
-    print(f"test accuracy {found['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), {found['pictures']} pictures")
+    print(
+        f"test accuracy {found['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), {found['pictures']} pictures"
+    )
 
 
 if __name__ == "__main__":

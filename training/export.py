@@ -9,13 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +22,7 @@ from training import params
 from training.command import run_command
 from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture
 from training.evaluate import CALIBRATION_FILE, METRICS_FILE, Calibration, EvaluationError, Trained
+from training.forward import onnx_bytes
 from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
 from training.novelty import NoveltyModule
@@ -31,7 +30,6 @@ from training.preprocess import load
 
 MODEL_FOLDER = Path("models/model")
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
-OPSET = 18
 
 
 class ExportError(RuntimeError):
@@ -54,34 +52,6 @@ class Served(nn.Module):
         # Class-activation maps (Zhou et al. 2016): the head applied at every place of the feature map.
         activation = functional.conv2d(features, self.model.head.weight[:, :, None, None])
         return probabilities, embedding, self.novelty(embedding), activation
-
-
-def write_onnx(served: Served, size: int, path: Path) -> None:
-    """Export with a dynamic batch dimension, without anything that names this machine."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            served,
-            (example,),
-            input_names=["image"],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: batch},),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for node in model.graph.node:  # stack traces with paths of this machine
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def prove_parity(served: Served, folder: ModelFolder, rows: Sequence[Picture], tolerance: float) -> dict[str, Any]:
@@ -109,16 +79,18 @@ def export(settings: params.Params) -> Path:
     Raises ExportError when ONNX Runtime and torch disagree. The folder appears whole or not at all.
     """
     manifest = Manifest.read()
-    trained, calibration = Trained.load(torch.device("cpu")), Calibration.load(CALIBRATION_FILE)
+    trained, calibration = Trained.load(), Calibration.load(CALIBRATION_FILE)
     served = Served(trained, calibration).eval()
     part = MODEL_FOLDER.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_onnx(served, trained.preprocessing.size, part / MODEL_FILE)
+    (part / MODEL_FILE).write_bytes(onnx_bytes(served, trained.preprocessing.size, OUTPUTS))
     card = _card(settings, trained, calibration)
     test = manifest.split("test")
     folder = ModelFolder(part, card)
-    card["parity"] = prove_parity(served, folder, spread(test, settings.export.parity_pictures), settings.export.parity_tolerance)
+    card["parity"] = prove_parity(
+        served, folder, spread(test, settings.export.parity_pictures), settings.export.parity_tolerance
+    )
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
     write_sums(part)

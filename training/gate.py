@@ -2,23 +2,26 @@
 
 The rule on quality, by the same test pictures for both:
 1. never worse: the candidate's accuracy is at least the champion's;
-2. non-inferior: the lower end of the (exact) bootstrap interval of the accuracy difference is above -margin;
-3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by a share
-   that matters (paired bootstrap, its own error counted against the candidate), or training data that changed.
+2. non-inferior: the (exact) bootstrap interval of the accuracy difference lies above -margin, or that of the log-loss
+   gain (paired bootstrap, its own error counted against the candidate) above -share, a loss too small to matter;
+3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by that
+   share, or training data that changed.
 So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. Beside it stand
 floors (accuracy in all, by class, by slice), calibration, degenerate answers, latency, size and identity.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.dataset import Manifest, Picture, decoded
 from training.inference import Classifier, ModelFolder, ModelFolderError
-from training.metrics import calibration_error
+from training.metrics import CALIBRATION_BINS, calibration_error
 from training.paired import Contingency, sure_gain
 from training.params import Promote
 from training.scoring import Scores, latencies_ms, score
@@ -71,6 +74,17 @@ class Gate:
     @cached_property
     def paired(self) -> Contingency:
         return Contingency.of(self.mine.right, self.theirs.right)
+
+    @cached_property
+    def gain(self) -> float:
+        """The log-loss that the candidate surely saves; negative: it may lose as much."""
+        limits = self.limits
+        return sure_gain(self.mine, self.theirs, limits.confidence, limits.bootstrap_samples, limits.seed)
+
+    @property
+    def share(self) -> float:
+        """The log-loss that matters."""
+        return self.limits.min_log_loss_gain * self.theirs.log_loss
 
     # identity
 
@@ -139,13 +153,14 @@ class Gate:
     # behaviour
 
     def calibration(self) -> Check:
+        """The error beyond what a perfectly calibrated model would show on so few pictures by chance."""
         index = {name: number for number, name in enumerate(self.mine.classes)}
         labels = np.array([index.get(label, -1) for label in self.mine.labels])
-        found, limit = (
-            calibration_error(self.mine.probabilities.astype(np.float64), labels),
-            self.limits.max_calibration_error,
-        )
-        return Check("calibration", found <= limit, f"ECE {found:.4f}", f"at most {limit:g}")
+        probabilities = self.mine.probabilities.astype(np.float64)
+        found, limit = calibration_error(probabilities, labels), self.limits.max_calibration_error
+        chance = chance_calibration_error(probabilities.max(axis=1))
+        figure = f"ECE {found:.4f}, {chance:.4f} expected by chance"
+        return Check("calibration", found - chance <= limit, figure, f"at most {limit:g} beyond chance")
 
     def degenerate(self) -> Check:
         probabilities = self.mine.probabilities
@@ -185,9 +200,14 @@ class Gate:
 
     def non_inferior(self) -> Check:
         low, high = self.paired.difference_interval(self.limits.confidence)
-        figure = f"difference {self.paired.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
         margin = self.limits.non_inferiority_margin
-        return Check("non-inferior", low >= -margin - ENOUGH, figure, f"lower end at least -{margin:g}")
+        figure = (
+            f"accuracy {self.paired.difference:+.4f} [{low:+.4f}, {high:+.4f}], log-loss gain surely {self.gain:+.4f}"
+        )
+        fine = low >= -margin - ENOUGH or self.gain >= -self.share
+        return Check(
+            "non-inferior", fine, figure, f"accuracy surely above -{margin:g}, or gain above -{self.share:.4f}"
+        )
 
     def reason(self) -> Check:
         """Fewer errors, a lower log-loss, or other training data."""
@@ -202,12 +222,9 @@ class Gate:
         return None
 
     def _lower_loss(self) -> str | None:
-        limits = self.limits
-        gain = sure_gain(self.mine, self.theirs, limits.confidence, limits.bootstrap_samples, limits.seed)
-        if gain > limits.min_log_loss_gain * self.theirs.log_loss:
-            return (
-                f"lower log-loss ({self.mine.log_loss:.4f}, champion {self.theirs.log_loss:.4f}, surely by {gain:.4f})"
-            )
+        if self.gain > self.share:
+            mine, theirs = self.mine.log_loss, self.theirs.log_loss
+            return f"lower log-loss ({mine:.4f}, champion {theirs:.4f}, surely by {self.gain:.4f})"
         return None
 
     def _other_data(self) -> str | None:
@@ -218,13 +235,20 @@ class Gate:
         return None
 
     def _no_reason(self) -> str:
+        losses = f"log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
         if np.array_equal(self.mine.answers, self.theirs.answers):
-            return f"the same answer to every picture, log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
+            return f"the same answer to every picture, {losses}"
         pair = self.paired
-        return (
-            f"each is alone right on {pair.only_a} and {pair.only_b} pictures (McNemar p = {pair.mcnemar():.2g}), "
-            f"log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
-        )
+        alone = f"each is alone right on {pair.only_a} and {pair.only_b} pictures (McNemar p = {pair.mcnemar():.2g})"
+        return f"{alone}, {losses}"
+
+
+def chance_calibration_error(confidence: NDArray[np.float64]) -> float:
+    """Expected ECE of a perfectly calibrated model with these confidences, by the normal approximation in each bin."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    variances = confidence * (1 - confidence)
+    gaps = [math.sqrt(2 / math.pi * float(variances[bins == b].sum())) for b in np.unique(bins)]
+    return sum(gaps) / len(confidence)
 
 
 def _worst(name: str, found: dict[str, float], floor: float) -> Check:

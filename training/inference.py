@@ -108,7 +108,7 @@ class Classifier:
     def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
         self.folder = folder
         self.session = onnxruntime.InferenceSession(
-            str(folder.path / MODEL_FILE), _session_options(threads), providers=_providers()
+            str(folder.path / MODEL_FILE), session_options(threads), providers=_providers()
         )
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -136,7 +136,8 @@ class Classifier:
                 )
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Options for a session that shares the processor with others: `threads` of its own, none of them spinning."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""Where a model comes from: commit, data, parameters and environment in one record, carried into every store and answer."""
+"""Where a model comes from: commit, data, parameters, environment: one record, carried into every store and answer."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _git(*arguments: str) -> str:
 
 def _reason(stderr: str) -> str:
     if "not a git repository" in stderr:
-        return "this is not a git repository: a model's lineage needs a commit; clone the project, or `git init` and commit"
+        return "this is not a git repository, but a model's lineage needs a commit: clone the project, or git init"
     if "Needed a single revision" in stderr:
         return "this git repository has no commit yet: commit first, a model's lineage needs it"
     return f"git failed: {stderr.strip()}"

@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads it: picture bytes in, label and probabilities out. No pickle: this file is the model.
+"""The registered model as MLflow loads it: picture bytes in, label and probabilities out. This file is it: no pickle.
 
     model = mlflow.pyfunc.load_model("models:/cats-vs-dogs@champion")
     model.predict(pandas.DataFrame({"image": [Path("cat.jpg").read_bytes()]}))
@@ -35,8 +35,9 @@ class PictureClassifier(PythonModel):
         classes = list(self.classifier.folder.classes)
         pictures = list(model_input["image"])
         starts = range(0, len(pictures), BATCH)
-        answers = [np.empty((0, len(classes))), *(self.classifier.predict_bytes(pictures[s : s + BATCH]) for s in starts)]
-        frame = pd.DataFrame(np.concatenate(answers), columns=classes, dtype=float)
+        answers = [self.classifier.predict_bytes(pictures[start : start + BATCH]) for start in starts]
+        empty = np.empty((0, len(classes)), dtype=np.float32)
+        frame = pd.DataFrame(np.concatenate([empty, *answers]), columns=classes, dtype=float)
         frame.insert(0, "label", [classes[best] for best in frame.to_numpy().argmax(axis=1)])
         return frame
 

@@ -20,12 +20,14 @@ from training.champion import DEFAULT_TRACKING_URI, SHA256_TAG, TIMEOUT_S, witho
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 MODEL_PATH = "model"  # of the MLflow model among the artifacts of its run
 FOLDER_IN_MODEL = "artifacts/model"  # of the model folder inside the MLflow model
 VERDICT_PATH = "gate/verdict.json"  # of the gate's verdict among the artifacts of the run
 MANIFEST_PATH = "lineage/manifest.csv"
 LOCK_PATH = "lineage/dvc.lock"
+PARAMS_PATH = "lineage/params.yaml"
 
 
 class RegistryError(RuntimeError):
@@ -34,7 +36,7 @@ class RegistryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the registered model. `tags` carry its lineage, see register.py."""
+    """One version of the registered model. `tags` carry its lineage, see register.py; one made by hand has none."""
 
     number: str
     run_id: str
@@ -43,11 +45,11 @@ class Version:
 
     @property
     def bento_tag(self) -> str:
-        return self.tags["bento_tag"]
+        return self.tags.get("bento_tag", "-")
 
     @property
     def sha256(self) -> str:
-        return self.tags[SHA256_TAG]
+        return self.tags.get(SHA256_TAG, "-")
 
 
 def tracking_uri() -> str:
@@ -140,6 +142,27 @@ class Registry:
         """The version of the model with this identity, if it was registered."""
         return next((version for version in self.versions() if version.tags.get(SHA256_TAG) == sha256), None)
 
+    def run(self, run_id: str) -> tuple[Run, list[str]]:
+        """A run and the paths of its artifacts, without those of the model; RegistryError when there is none."""
+        with _told(self.where):
+            files: list[str] = []
+            folders = [""]
+            while folders:
+                for one in self.client.list_artifacts(run_id, folders.pop() or None):
+                    (folders if one.is_dir else files).append(one.path)
+                folders = [folder for folder in folders if folder != MODEL_PATH]
+            return self.client.get_run(run_id), sorted(files)
+
+    def delete_version(self, version: Version) -> None:
+        """Delete the MLflow model among the artifacts of its run, then the version; the run stays as a record."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with _told(self.where):
+            source = self.client.get_model_version_download_uri(self.name, version.number)
+            repository: Any = get_artifact_repository(source, tracking_uri=self.uri)
+            repository.delete_artifacts()
+            self.client.delete_model_version(self.name, version.number)
+
     def download_folder(self, version: Version, target: Path) -> Path:
         """The model folder of `version`, downloaded under `target`; nothing about it is verified yet."""
         from mlflow.artifacts import download_artifacts
@@ -164,6 +187,7 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with warnings.catch_warnings():

@@ -37,7 +37,7 @@ class Contingency:
         return (self.only_a - self.only_b) / self.pictures
 
     def mcnemar(self) -> float:
-        """Two-sided p of McNemar's exact test: the chance of so uneven a split of the disagreements, were both equal."""
+        """Two-sided p of McNemar's exact test: the chance of so uneven a split of disagreements, were both equal."""
         discordant = self.only_a + self.only_b
         return float(binomtest(self.only_a, discordant).pvalue) if discordant else 1.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import hashlib
 import json
@@ -28,7 +29,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -68,7 +69,6 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    batch_size: Count
     risk: Annotated[float, Field(gt=0, lt=1)]
     novelty_quantile: Annotated[float, Field(gt=0, lt=1)]
     worst: Count
@@ -202,18 +202,33 @@ def add_arguments(parser: argparse.ArgumentParser, section: type[Section]) -> No
 
 
 def override(section: AnySection, arguments: argparse.Namespace) -> AnySection:
-    """`section` with the options that were given on the command line; the words are read as YAML values."""
+    """`section` with the options that were given on the command line; `null` is none where a key may be none."""
+    words = vars(arguments)
     given = {
-        name: yaml.safe_load(value)
-        for name, value in vars(arguments).items()
-        if name in type(section).model_fields and value is not None
+        name: _value(words[name], _scalar_kinds(field.annotation))
+        for name, field in type(section).model_fields.items()
+        if words.get(name) is not None
     }
     return check(type(section), section.model_dump() | given, "command line")
+
+
+def _value(word: str, kinds: Sequence[type]) -> object:
+    if word == "null":
+        return None
+    if bool in kinds and word in ("true", "false"):
+        return word == "true"
+    for kind in (int, float):
+        if str not in kinds:
+            with contextlib.suppress(ValueError):
+                return kind(word)
+    return word  # text, or no number: check says so
 
 
 def _scalar_kinds(annotation: Any) -> list[type]:
     if typing.get_origin(annotation) is Literal:
         return [str]
+    if typing.get_origin(annotation) is Annotated:
+        return _scalar_kinds(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [kind for part in typing.get_args(annotation) for kind in _scalar_kinds(part)]
-    return [annotation] if annotation in (int, float, str) else []
+    return [annotation] if annotation in (int, float, str, bool) else []

@@ -2,7 +2,7 @@
 
 A verdict is always written: the table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
 run. Exit code 0: it is the champion (now or already). Exit code 1: it was kept out, the reasons are on stdout. With
---keep-going, as the pipeline calls it, keeping a champion is a good end as well.
+--in-pipeline, as dvc.yaml calls it, keeping a champion is a good end as well.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from training import aliases, bento_store, params, pull
+from training import aliases, bento_store, champion, params, pull
 from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
+from training.champion import ChampionError
 from training.command import run_command
 from training.dataset import DatasetError, Manifest
 from training.inference import ModelFolder
 from training.lineage import now
-from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version
-from training.register import EXPECTED_ERRORS, is_champion, open_candidate
-from training.verdict import VERDICT_FILE, Verdict, pronounce, recall, subject_of
+from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
+from training.register import EXPECTED_ERRORS, open_candidate
+from training.verdict import VERDICT_FILE, Name, Verdict, pronounce, recall
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
 TAG_LENGTH = 4000
@@ -28,10 +29,10 @@ ROLLED_BACK = "rolled_back"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the candidate: `verdict` is None when it was the champion already."""
+    """What became of the candidate. `champion` was it before; `verdict` is None when the candidate was it already."""
 
-    candidate: Version
-    champion: Version | None
+    candidate: Name
+    champion: Name | None
     verdict: Verdict | None
 
     @property
@@ -39,15 +40,36 @@ class Outcome:
         return self.verdict is not None and self.verdict.gate == "fail"
 
     def sentence(self) -> str:
-        mine = f"version {self.candidate.number} ({self.candidate.bento_tag})"
-        theirs = f"version {self.champion.number} ({self.champion.bento_tag})" if self.champion else ""
         if self.verdict is None:
-            return f"{mine} is already the champion"
+            return f"{self.candidate} is already the champion"
         if self.kept_out:
-            kept = f"kept the champion: {theirs}" if theirs else "there is still no champion"
-            return f"{kept}; {mine} was kept out:\n  " + "\n  ".join(self.verdict.reasons)
+            kept = f"kept the champion: {self.champion}" if self.champion else "there is still no champion"
+            return f"{kept}; {self.candidate} was kept out:\n  " + "\n  ".join(self.verdict.reasons)
         how = "promoted by force" if self.verdict.gate == "forced" else "promoted"
-        return f"{how}: {mine} is the champion" + (f"; {theirs} is previous" if theirs else "")
+        return f"{how}: {self.candidate} is the champion" + (f"; {self.champion} is previous" if self.champion else "")
+
+
+def foregone(folder: ModelFolder, settings: params.Params) -> Outcome | None:
+    """The outcome if nothing has changed since the last one, else None.
+
+    Registry, pin and BentoML store must agree. Asked without importing MLflow: a rerun of the pipeline is quick.
+    """
+    name, uri = settings.register_.name, tracking_uri()
+    try:
+        pinned = champion.read()
+        named = champion.registry_champion(name, uri)
+        unfinished = champion.has_unfinished_move(name, uri)
+    except ChampionError:
+        return None
+    agreed = champion.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
+    here = pinned.tracking_uri == champion.without_password(uri) and bento_store.is_whole(pinned.bento_tag)
+    if unfinished or not (agreed and here):
+        return None
+    pinned_name = Name(pinned.mlflow_version, pinned.bento_tag, pinned.model_sha256)
+    if pinned.model_sha256 == folder.sha256:
+        return Outcome(pinned_name, pinned_name, None)
+    known = recall(folder.sha256, pinned.model_sha256, Manifest.read().test_sha256, settings.promote)
+    return None if known is None else Outcome(known.candidate, known.champion, known)
 
 
 def promote(folder: ModelFolder, settings: params.Params, force: str | None = None) -> Outcome:
@@ -61,17 +83,17 @@ def promote(folder: ModelFolder, settings: params.Params, force: str | None = No
         candidate = registry.by_sha256(folder.sha256)
         if candidate is None:
             raise RegistryError("this model is not registered: run `python -m training.register` first")
-        champion = registry.by_alias(CHAMPION)
-        if champion is not None and champion.number == candidate.number:
+        former = registry.by_alias(CHAMPION)
+        if former is not None and former.number == candidate.number:
             pull.fetch(registry, candidate)
             aliases.pin(registry)
-            return Outcome(candidate, champion, None)
-        verdict = judge(registry, folder, candidate, champion, settings.promote, force)
+            return Outcome(Name.of(candidate), Name.of(former), None)
+        verdict = judge(registry, folder, candidate, former, settings.promote, force)
         with aliases.lock(registry):
             aliases.settle(registry)
-            if registry.aliases().get(CHAMPION) == (champion.number if champion else None):
-                _decide(registry, candidate, champion, verdict)
-                return Outcome(candidate, champion, verdict)
+            if registry.aliases().get(CHAMPION) == (former.number if former else None):
+                _decide(registry, candidate, former, verdict)
+                return Outcome(verdict.candidate, verdict.champion, verdict)
     raise RegistryError(f"the champion of {registry.name} changed {ROUNDS} times while this was judged: run it again")
 
 
@@ -79,59 +101,55 @@ def judge(
     registry: Registry,
     folder: ModelFolder,
     candidate: Version,
-    champion: Version | None,
+    former: Version | None,
     limits: params.Promote,
     force: str | None,
 ) -> Verdict:
-    """The verdict on `candidate`; the last one is recalled if nothing it depends on has changed."""
+    """The verdict on `candidate`; a failure is recalled if nothing it depends on has changed."""
     manifest = Manifest.read()
-    subject = subject_of(candidate, champion, manifest.test_sha256, limits)
-    known = recall(subject) if force is None else None
+    rival_sha256 = former.sha256 if former else None
+    known = recall(candidate.sha256, rival_sha256, manifest.test_sha256, limits) if force is None else None
     if known is not None:
         return known
     from training.gate import Check, Gate  # scikit-learn and SciPy take seconds to import
 
-    rival = None if champion is None else pull.fetch(registry, champion)
+    rival = None if former is None else pull.fetch(registry, former)
     checks = Gate(folder, rival, manifest, limits).judge()
     if candidate.tags.get(ROLLED_BACK):
         checks.append(Check("not rolled back", False, candidate.tags[ROLLED_BACK], "--force, once the cause is mended"))
-    return pronounce(subject, candidate, champion, manifest.test_sha256, checks, force)
+    return pronounce(candidate, former, manifest.test_sha256, limits, checks, force)
 
 
-def _decide(registry: Registry, candidate: Version, champion: Version | None, verdict: Verdict) -> None:
+def _decide(registry: Registry, candidate: Version, former: Version | None, verdict: Verdict) -> None:
     """Record the verdict, then act on it. The caller holds the lock."""
+    if verdict.gate == "fail":
+        registry.set_alias(CHALLENGER, candidate.number)
     _record(registry, candidate, verdict)
     if verdict.gate == "fail":
-        if registry.aliases().get(CHALLENGER) != candidate.number:
-            registry.set_alias(CHALLENGER, candidate.number)
         return
     tags = {"promoted": now(), "promoted_because": (verdict.forced or "passed the gate")[:TAG_LENGTH]}
     if candidate.tags.get(ROLLED_BACK):
         tags[ROLLED_BACK] = ""
-    former = champion.number if champion else registry.aliases().get(PREVIOUS)
-    aliases.carry_out(registry, Move(candidate.number, former, None, {candidate.number: tags}))
+    previous = former.number if former else registry.aliases().get(PREVIOUS)
+    aliases.carry_out(registry, Move(candidate.number, previous, None, {candidate.number: tags}))
 
 
 def _record(registry: Registry, candidate: Version, verdict: Verdict) -> None:
-    verdict.write()
-    if candidate.tags.get("gate_subject") == verdict.subject and candidate.tags.get("gate") == verdict.gate:
-        return
+    """Artifact, tags, and the file last: while it is there, all of it was recorded."""
     registry.client.log_dict(candidate.run_id, verdict.as_dict(), VERDICT_PATH)
     tags = {
         "gate": verdict.gate,
         "gate_reasons": "; ".join(verdict.reasons)[:TAG_LENGTH],
         "gate_verdict": f"runs:/{candidate.run_id}/{VERDICT_PATH}",
-        "gate_champion": verdict.champion["version"] if verdict.champion else "",
-        "gate_subject": verdict.subject,
+        "gate_champion": verdict.champion.version if verdict.champion else "",
     }
     registry.tag_version(candidate.number, tags)
+    verdict.write()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m training.promote", description=__doc__)
-    parser.add_argument(
-        "--keep-going", action="store_true", help="exit 0 also when the champion is kept (for dvc.yaml)"
-    )
+    parser.add_argument("--in-pipeline", action="store_true", help="exit 0 also when the champion is kept")
     parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
     parser.add_argument("--reason", metavar="TEXT", help="why the gate is overruled; recorded with the version")
     params.add_arguments(parser, params.Promote)
@@ -141,15 +159,12 @@ def main() -> None:
     settings = params.load()
     settings = settings.model_copy(update={"promote": params.override(settings.promote, arguments)})
     folder = open_candidate()
-    name = settings.register_.name
-    if is_champion(folder, name):
-        print(f"{bento_store.tag_of(name, folder.sha256)} is already the champion")
-        return
-    outcome = promote(folder, settings, arguments.reason)
+    known = None if arguments.force else foregone(folder, settings)
+    outcome = known or promote(folder, settings, arguments.reason)
     if outcome.verdict is not None:
         print(f"{outcome.verdict.table()}\n\nverdict in {VERDICT_FILE}")
     print(outcome.sentence())
-    if outcome.kept_out and not (arguments.keep_going and outcome.champion):
+    if outcome.kept_out and not (arguments.in_pipeline and outcome.champion):
         sys.exit(1)
 
 

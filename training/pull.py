@@ -45,7 +45,8 @@ def pull_champion(registry: Registry) -> Version:
     version = registry.by_alias(aliases.CHAMPION)
     if version is None:
         raise RegistryError(
-            f"{registry.name} in {registry.where} has no alias {aliases.CHAMPION}: `python -m training.promote` makes one"
+            f"{registry.name} in {registry.where} has no alias {aliases.CHAMPION}: "
+            "`python -m training.promote` makes one, where the model was trained"
         )
     fetch(registry, version)
     aliases.pin(registry)

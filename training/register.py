@@ -13,9 +13,10 @@ import csv
 import datetime
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -39,13 +40,17 @@ from training.signing import SigningError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+    from mlflow.models import ModelSignature
 
 MODEL_FOLDER = Path("models/model")
 HISTORY_FILE = Path("models/history.csv")
 METRICS_FILE = Path("model_performance.json")
+RECORD_FILE = Path("models/registered.json")
 PLOTS_FOLDER = Path("models/plots")
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
-SERVED_MODULES = ("__init__.py", "inference.py", "preprocess.py")
+SERVED_MODULES = ("inference.py", "preprocess.py")
+# Of the package `training` that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
+SERVED_PACKAGE = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
 
 EXPECTED_ERRORS = (
     params.ParamsError,
@@ -55,6 +60,23 @@ EXPECTED_ERRORS = (
     ChampionError,
     SigningError,
 )
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a model was registered: what models/registered.json holds, on which the stage promote depends."""
+
+    bento_tag: str
+    mlflow_version: str
+    run_id: str
+    model_sha256: str
+
+    @classmethod
+    def of(cls, version: Version) -> Record:
+        return cls(version.bento_tag, version.number, version.run_id, version.sha256)
+
+    def write(self) -> None:
+        champion.replace_text(RECORD_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
 
 class NotReadyError(RegistryError):
@@ -68,25 +90,22 @@ def open_candidate(path: Path = MODEL_FOLDER) -> ModelFolder:
     return ModelFolder.open(path)
 
 
-def is_champion(folder: ModelFolder, name: str) -> bool:
-    """Whether the registry, the pin and the BentoML store agree that this model is the champion.
+def registered(folder: ModelFolder, name: str, signing_key: str | None) -> Record | None:
+    """Where MLflow and the BentoML store have this model, if both do.
 
     Asked without importing MLflow: this is what makes a rerun of the pipeline quick.
     """
+    tag = bento_store.tag_of(name, folder.sha256)
     try:
-        pinned = champion.read()
-        named = champion.registry_champion(name, tracking_uri())
+        number = champion.registered_version(name, folder.sha256, tracking_uri())
         unfinished = champion.has_unfinished_move(name, tracking_uri())
     except ChampionError:
-        return False
-    return (
-        pinned.name == name
-        and named == champion.RegistryChampion(pinned.mlflow_version, pinned.model_sha256)
-        and not unfinished
-        and pinned.model_sha256 == folder.sha256
-        and pinned.tracking_uri == champion.without_password(tracking_uri())
-        and bento_store.is_whole(pinned.bento_tag)
-    )
+        return None
+    if number is None or unfinished or not bento_store.is_whole(tag):
+        return None
+    signed = signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()
+    made = Record(tag, number, bento_store.metadata(tag)["mlflow_run_id"], folder.sha256)
+    return made if signed and bento_store.metadata(tag)["mlflow_version"] == number else None
 
 
 @dataclass
@@ -212,6 +231,7 @@ class Registration:
             SHA256_TAG: self.folder.sha256,
             "bento_tag": bento_store.tag_of(self.registry.name, self.folder.sha256),
             "git_commit": self.lineage["git_commit"],
+            "git_dirty": str(self.lineage["git_dirty"]).lower(),
             "data_hash": self.lineage["data_hash"],
             "test_hash": self.lineage["test_hash"],
             "params_hash": self.lineage["params_hash"],
@@ -255,28 +275,41 @@ def bento_labels(card: Mapping[str, Any], version: Version) -> dict[str, str]:
 def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Path) -> None:
     """Write the MLflow model of a staged model folder to `target`: code and files, no pickle."""
     import pandas as pd
-    from mlflow.models import ModelSignature
     from mlflow.pyfunc import save_model
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    package = code / "training"
-    package.mkdir(parents=True)
-    here = Path(__file__).parent
-    for module in SERVED_MODULES:
-        shutil.copyfile(here / module, package / module)
-    answers: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label"), *(ColSpec(DataType.double, name) for name in folder.classes)]
     example = folder.path / folder.card["self_check"][0]["file"]
+    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+    search_path = list(sys.path)
     save_model(
         target,
-        python_model=str(here / "mlflow_model.py"),
-        code_paths=[str(package)],
+        python_model=str(Path(__file__).parent / "mlflow_model.py"),
+        code_paths=[str(served_package(code))],
         artifacts={"model": str(staged)},
-        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers)),
+        signature=signature(folder.classes),
         input_example=pd.DataFrame({"image": [example.read_bytes()]}),
-        pip_requirements=[
-            f"{name}=={metadata.version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
-        ],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages],
     )
+    sys.path[:] = search_path  # MLflow loaded the model once to try the example, and left its code in front
+
+
+def served_package(code: Path) -> Path:
+    """A package `training` of what prediction needs, under `code`."""
+    package = code / "training"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(SERVED_PACKAGE)
+    for module in SERVED_MODULES:
+        shutil.copyfile(Path(__file__).parent / module, package / module)
+    return package
+
+
+def signature(classes: Sequence[str]) -> ModelSignature:
+    """Picture bytes in; label and one probability for each class out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    answers: list[Any] = [ColSpec(DataType.string, "label")]
+    answers += [ColSpec(DataType.double, name) for name in classes]
+    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -335,17 +368,17 @@ def is_complete(version: Version, signing_key: Path | None) -> bool:
     return signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()
 
 
-def register(folder: ModelFolder, settings: params.Register) -> tuple[Version, bool]:
-    """Bring `folder` into both stores; returns its version, and whether anything had to be done."""
+def register(folder: ModelFolder, settings: params.Register) -> Version:
+    """Bring `folder` into both stores, as far as it is not there yet; returns its version."""
     key = None if settings.signing_key is None else Path(settings.signing_key)
     registry = Registry(settings.name)
     aliases.repair(registry)
     with aliases.local_lock():
         version = registry.by_sha256(folder.sha256)
         if version is not None and is_complete(version, key):
-            return version, False
+            return version
         with tempfile.TemporaryDirectory(prefix="register-") as workspace:
-            return Registration(registry, folder, key, Path(workspace)).run(), True
+            return Registration(registry, folder, key, Path(workspace)).run()
 
 
 def main() -> None:
@@ -353,12 +386,11 @@ def main() -> None:
     params.add_arguments(parser, params.Register)
     settings = params.override(params.load().register_, parser.parse_args())
     folder = open_candidate()
-    if is_champion(folder, settings.name):
-        print(f"{bento_store.tag_of(settings.name, folder.sha256)} is registered, and the champion")
-        return
-    version, new = register(folder, settings)
-    state = "registered" if new else "was registered before"
-    print(f"{version.bento_tag} {state}: MLflow version {version.number}, run {version.run_id}")
+    known = registered(folder, settings.name, settings.signing_key)
+    made = known or Record.of(register(folder, settings))
+    made.write()
+    state = "is registered already" if known else "is registered"
+    print(f"{made.bento_tag} {state}: MLflow version {made.mlflow_version}, run {made.run_id}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kinds of pictures on which a model must not fail, however well it does on the whole: by brightness, size and aspect."""
+"""Kinds of pictures on which a model must not fail, however good it is on the whole: brightness, size, aspect."""
 
 from __future__ import annotations
 

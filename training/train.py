@@ -19,21 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from training import params
-from training.augment import VIEWS, Augmented, View, plain, shuffled, to_channels
+from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
 from training.command import run_command
 from training.dataset import CACHE_FOLDER, DatasetError, Manifest, Picture, array_writer, decoded
 from training.device import DeviceError, set_up
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
+from training.forward import Network, forward
 from training.models import ModelError, Recipe, build, recipe
 from training.preprocess import Preprocessing
 
 WEIGHTS_FILE = Path("models/best_model.pth")
 HISTORY_FILE = Path("models/history.csv")
 SUMMARY_FILE = Path("models/training.json")
-FORWARD_BATCH = 8  # the quickest on a CPU, and as quick as larger ones on a GPU that waits for the decoder
+VALIDATION_BATCH = 32
 
 Features = NDArray[np.float32]
 
@@ -98,24 +98,26 @@ class Trainer:
         frozen = self.model.backbone[: len(self.model.backbone) - len(tail)]
         train, validation = (Split.read(self.manifest, split, self.how) for split in ("train", "validation"))
         pooled = not len(tail)
-        features = [self._view(train, frozen, view, pooled) for view in VIEWS]
+        views = ENLARGED_VIEWS if self.recipe.enlarges else VIEWS
+        features = [self._view(train, frozen, view, pooled) for view in views]
         held_out = self._view(validation, frozen, plain, pooled)
-        top = nn.Sequential(tail, _Pool(), self.model.head).to(self.device)
+        top = nn.Sequential(tail, Pool(), self.model.head).to(self.device)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             rng = np.random.default_rng((self.settings.seed, epoch, 1))
             for batch in shuffled(len(train.labels), self.recipe.batch_size, self.settings.seed, epoch):
-                views = rng.integers(len(features), size=len(batch))
-                rows = np.stack([features[view][row] for view, row in zip(views, batch, strict=True)])
+                seen = rng.integers(len(features), size=len(batch))
+                rows = np.stack([features[view][row] for view, row in zip(seen, batch, strict=True)])
                 yield torch.from_numpy(rows).to(self.device), train.labels[batch].to(self.device)
 
         def validate() -> tuple[Tensor, Tensor]:
             with torch.inference_mode():
-                parts = np.array_split(held_out, -(-len(held_out) // FORWARD_BATCH))
-                logits = [top(torch.from_numpy(part).to(self.device)).cpu() for part in parts]
+                parts = np.array_split(held_out, -(-len(held_out) // VALIDATION_BATCH))
+                logits = [top(torch.tensor(part).to(self.device)).cpu() for part in parts]
             return torch.cat(logits), validation.labels
 
-        top.eval()  # batch norm keeps the statistics it was trained with: a few thousand pictures give no better ones
+        # Batch norm norm keeps the statistics it was trained with: a few thousand pictures give no better ones.
+        top.eval()
         steps = sum(1 for _ in shuffled(len(train.labels), self.recipe.batch_size, 0, 0))
         return self._phase(name, top, batches, validate, epochs, lr, steps).run(progress)
 
@@ -127,15 +129,15 @@ class Trainer:
             self._compute_view(path, split, frozen, view, pooled)
         return np.load(path, mmap_mode=None if pooled else "r")
 
-    @torch.inference_mode()
     def _compute_view(self, path: Path, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> None:
-        self.model.eval()
-        starts = range(0, len(split.pictures), FORWARD_BATCH)
+        def read(rows: slice) -> NDArray[np.uint8]:
+            return np.ascontiguousarray(view(split.pictures[rows]))
+
+        network = Network(self.model.normalise, nn.Sequential(frozen, Pool()) if pooled else frozen).eval()
+        title = f"features, {view.__name__}"
         with array_writer(path, len(split.pictures)) as write:
-            for start in tqdm(starts, f"features, {view.__name__}", unit="batch"):
-                images = view(split.pictures[start : start + FORWARD_BATCH])
-                found = frozen(self.model.normalise(to_channels(images).to(self.device)))
-                write(start, (found.mean((2, 3)) if pooled else found).cpu().numpy())
+            for start, found in forward(network, self.device, read, len(split.pictures), self.recipe.size, title):
+                write(start, found)
 
     def _whole(self, progress: Progress) -> Progress:
         """Train every weight on augmented pictures; validation and the result use a moving average of the weights."""
@@ -143,7 +145,12 @@ class Trainer:
         train = Split.read(self.manifest, "train", stored)
         validation = Split.read(self.manifest, "validation", self.how)
         batches = Augmented(
-            train.pictures, train.labels, self.recipe.size, self.recipe.batch_size, self.recipe.epochs, self.settings.seed
+            train.pictures,
+            train.labels,
+            self.recipe.size,
+            self.recipe.batch_size,
+            self.recipe.epochs,
+            self.settings.seed,
         )
         averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
 
@@ -155,7 +162,9 @@ class Trainer:
         @torch.inference_mode()
         def validate() -> tuple[Tensor, Tensor]:
             averaged.eval()
-            parts = np.array_split(np.arange(len(validation.pictures)), -(-len(validation.pictures) // FORWARD_BATCH))
+            parts = np.array_split(
+                np.arange(len(validation.pictures)), -(-len(validation.pictures) // VALIDATION_BATCH)
+            )
             images = (to_channels(validation.pictures[part]) for part in parts)
             return torch.cat([averaged.module(batch.to(self.device)).cpu() for batch in images]), validation.labels
 
@@ -196,11 +205,12 @@ class Trainer:
             patience=self.settings.patience,
             label_smoothing=self.settings.label_smoothing,
             checkpoint=self.checkpoint,
+            keep_best=name != "head",
             averaged=averaged,
         )
 
 
-class _Pool(nn.Module):
+class Pool(nn.Module):
     """Average over the feature map; an embedding that is one already passes."""
 
     def forward(self, features: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.champion import replace_text
 from training.lineage import now
 from training.params import Promote
 
@@ -20,13 +19,29 @@ VERDICT_FILE = Path("models/verdict.json")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The gate's checks on a candidate. `subject` identifies what was judged: the same subject, the same verdict."""
+class Name:
+    """A version by all its names."""
 
-    subject: str
-    candidate: dict[str, str]
-    champion: dict[str, str] | None
+    version: str
+    bento_tag: str
+    model_sha256: str
+
+    @classmethod
+    def of(cls, version: Version) -> Name:
+        return cls(version.number, version.bento_tag, version.sha256)
+
+    def __str__(self) -> str:
+        return f"version {self.version} ({self.bento_tag})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's checks on a candidate, and what they depend on: the models, the test split, the limits."""
+
+    candidate: Name
+    champion: Name | None
     test_hash: str
+    limits: dict[str, Any]
     checks: list[dict[str, Any]]
     forced: str | None
     created: str
@@ -59,49 +74,43 @@ class Verdict:
 
     def write(self, path: Path = VERDICT_FILE) -> None:
         """Replace the file in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-        part.replace(path)
+        replace_text(path, json.dumps(self.as_dict(), indent=2) + "\n")
 
 
 def pronounce(
-    subject: str, candidate: Version, champion: Version | None, test_hash: str, checks: list[Check], forced: str | None
+    candidate: Version,
+    champion: Version | None,
+    test_hash: str,
+    limits: Promote,
+    checks: list[Check],
+    forced: str | None,
 ) -> Verdict:
     """The verdict from the checks."""
     return Verdict(
-        subject=subject,
-        candidate=_named(candidate),
-        champion=None if champion is None else _named(champion),
+        candidate=Name.of(candidate),
+        champion=None if champion is None else Name.of(champion),
         test_hash=test_hash,
+        limits=limits.model_dump(),
         checks=[{**asdict(check), "passed": bool(check.passed)} for check in checks],
         forced=forced,
         created=now(),
     )
 
 
-def _named(version: Version) -> dict[str, str]:
-    return {"version": version.number, "bento_tag": version.bento_tag, "model_sha256": version.sha256}
+def recall(
+    candidate_sha256: str, champion_sha256: str | None, test_hash: str, limits: Promote, path: Path = VERDICT_FILE
+) -> Verdict | None:
+    """The last verdict, if it failed a candidate that now stands before the same champion, pictures and limits.
 
-
-def subject_of(candidate: Version, champion: Version | None, test_hash: str, limits: Promote) -> str:
-    """Identity of a question to the gate: both models, the history of the candidate, the test split, the limits."""
-    question = [
-        candidate.sha256,
-        candidate.tags.get("rolled_back"),
-        None if champion is None else champion.sha256,
-        test_hash,
-        limits.model_dump(),
-    ]
-    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-
-
-def recall(subject: str, path: Path = VERDICT_FILE) -> Verdict | None:
-    """The verdict on `subject` if it was the last one given and was not forced."""
+    Only a failure is recalled: it can do no harm, whereas a pass must be earned anew.
+    """
     try:
         values = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        champion = Name(**values["champion"]) if values["champion"] else None
+        plain = {key: values[key] for key in ("test_hash", "limits", "checks", "forced", "created")}
+        verdict = Verdict(candidate=Name(**values["candidate"]), champion=champion, **plain)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if values.get("subject") != subject or values.get("forced"):
-        return None
-    return Verdict(**{key: values[key] for key in Verdict.__dataclass_fields__})
+    subject = (verdict.candidate.model_sha256, champion.model_sha256 if champion else None, verdict.test_hash)
+    same = subject == (candidate_sha256, champion_sha256, test_hash) and verdict.limits == limits.model_dump()
+    return verdict if same and verdict.gate == "fail" else None

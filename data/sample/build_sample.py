@@ -11,7 +11,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import subprocess
 import tarfile
 import tempfile
@@ -38,8 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data = arguments.json.read_bytes() if arguments.json else packed()
     archive = build(pictures(data))
-    (FOLDER / ".building.tmp").write_bytes(archive)
-    os.replace(FOLDER / ".building.tmp", FOLDER / ARCHIVE)
+    (FOLDER / "building.tmp").write_bytes(archive)
+    (FOLDER / "building.tmp").replace(FOLDER / ARCHIVE)
     (FOLDER / "SHA256SUMS").write_text(f"{hashlib.sha256(archive).hexdigest()}  {ARCHIVE}\n")
     print(f"{FOLDER / ARCHIVE}: {len(archive)} bytes, SHA-256 {hashlib.sha256(archive).hexdigest()}")
 

@@ -23,7 +23,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(project: Path) -> Iterator[Server]:
     """A server with the default settings, but for a short drain and a small limit on bytes."""
-    running = Server.start(project, project / "home", SERVE_DRAIN="0", SERVE_MAX_BYTES="2000000", SERVE_UPLOAD_TIMEOUT="2")
+    running = Server.start(
+        project, project / "home", SERVE_DRAIN="0", SERVE_MAX_BYTES="2000000", SERVE_UPLOAD_TIMEOUT="2"
+    )
     yield running
     assert running.stop() == 0
 

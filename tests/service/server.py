@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -107,3 +108,29 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+
+
+def raw_post(length: int, media: str = "image/png") -> bytes:
+    """The head of a POST /predict with a valid key, written by hand."""
+    head = (
+        "POST /predict HTTP/1.1",
+        "Host: x",
+        "X-API-Key: first",
+        f"Content-Type: {media}",
+        f"Content-Length: {length}",
+    )
+    return "\r\n".join((*head, "", "")).encode()
+
+
+def talk(server: Server, *pieces: bytes, pause: float = 0.0, half_close: bool = False) -> tuple[int, bytes]:
+    """Send the pieces with a pause between them; status and body of what comes back, our side staying open."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(pieces[0])
+        for piece in pieces[1:]:
+            time.sleep(pause)
+            connection.sendall(piece)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        response = HTTPResponse(connection)
+        response.begin()
+        return response.status, response.read()

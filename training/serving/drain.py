@@ -15,7 +15,7 @@ class Drain:
         self.began = False
 
     def install(self) -> None:
-        """Stand before the handler of SIGTERM that the server has installed. Call on the event loop, in the main thread."""
+        """Stand before the server's own handler of SIGTERM. Call it on the event loop, in the main thread."""
         loop = asyncio.get_running_loop()
         stop = signal.getsignal(signal.SIGTERM)
         if not callable(stop):

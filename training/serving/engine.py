@@ -1,4 +1,4 @@
-"""The network in threads: narrow runs side by side when there is work for every core, one wide run for a lone picture."""
+"""The network in threads: narrow runs side by side where there is work for every core, else one wide run."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class Fault(Exception):
         known = {
             404: ("not_found", "there is nothing at this address", "see /docs for what there is"),
             405: ("method_not_allowed", "this address does not take that method", "see /docs for the method"),
+            415: ("wrong_content_type", "this content type is not taken", "see /docs for those that are"),
             503: ("not_ready", "the model does not answer", "try again in a moment"),
             504: ("timeout", f"there was no answer within {timeout:g} s", "try again, or send fewer pictures"),
         }

@@ -1,10 +1,12 @@
-"""Which model is served, and the proof before the first request that it is whole and answers as it did at evaluation."""
+"""Which model is served, and the proof beforehand that it is whole and answers as it did at evaluation."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import bentoml
@@ -12,19 +14,24 @@ from bentoml.exceptions import BentoMLException
 
 from training import champion
 from training.champion import PIN_FILE, Champion, ChampionError
+from training.params import ParamsError
 
 ROOT = Path(__file__).parent.parent.parent
 CHECK_S = 60
 
 
-def pinned(root: Path = ROOT) -> Champion | None:
-    """The pin, or None when MODEL_PATH names a model folder. BentoMLException (one line, exit 1) without either."""
-    if os.environ.get("MODEL_PATH"):
-        return None
+@contextlib.contextmanager
+def refusal_in_one_line() -> Iterator[None]:
+    """What is wrong with the setup becomes the exception that `bentoml serve` tells in one line, with exit code 1."""
     try:
-        return champion.read(root / PIN_FILE)
-    except ChampionError as error:
+        yield
+    except (ChampionError, ParamsError) as error:
         raise BentoMLException(str(error)) from None
+
+
+def pinned(root: Path = ROOT) -> Champion | None:
+    """The pin, or None when MODEL_PATH names a model folder; ChampionError without either."""
+    return None if os.environ.get("MODEL_PATH") else champion.read(root / PIN_FILE)
 
 
 def folder_path(pin: Champion | None) -> Path:
@@ -35,17 +42,16 @@ def folder_path(pin: Champion | None) -> Path:
 
 
 def check(pin: Champion | None) -> None:
-    """Refuse to start (BentoMLException) unless the model is whole, is the pinned one, and passes its self-check.
+    """Refuse to start (BentoMLException) unless the model is whole, is the pinned one, passes its self-check,
+    and the registry, where it can be asked, still calls it champion.
 
     Called in BentoML's supervisor, before workers exist: they would only be started again and again. The check runs in
     a process of its own, so that the supervisor stays small.
     """
-    try:
-        if pin is not None:
-            champion.check_against_registry(pin, ROOT)
-    except ChampionError as error:
-        raise BentoMLException(str(error)) from None
     command = [sys.executable, "-m", "training.serving.check", str(folder_path(pin)), pin.model_sha256 if pin else ""]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=CHECK_S)
     if done.returncode:
         raise BentoMLException(done.stderr.strip().splitlines()[-1])
+    if pin is not None:
+        with refusal_in_one_line():
+            champion.check_against_registry(pin, ROOT)

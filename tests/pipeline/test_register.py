@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.pipeline.acting import GOOD, NAME, registered
+from tests.pipeline.dying import dies
+from tests.tiny import tiny_export, tiny_picture
+from training import bento_store, params, register
+from training.inference import Classifier, ModelFolder, ModelFolderError
+from training.mlflow_store import Registry
+from training.register import NotReadyError
+
+
+def counts() -> tuple[int, int, int]:
+    """Runs, versions and Bento models there are."""
+    registry = Registry(NAME)
+    experiment = registry.client.get_experiment_by_name(NAME)
+    runs = registry.client.search_runs([experiment.experiment_id]) if experiment else []
+    models = [path for path in (bento_store.store_path() / NAME).glob("*") if path.is_dir()]
+    return len(runs), len(registry.versions()), len(models)
+
+
+def test_registers_run_version_and_bento_model(project: Path) -> None:
+    version = registered(project, **GOOD)
+    registry = Registry(NAME)
+    run, files = registry.run(version.run_id)
+    lineage = json.loads((project / "models/model/model_card.json").read_text())["lineage"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.architecture"] == "tiny"
+    assert run.data.metrics["accuracy"] == pytest.approx(float(version.tags["accuracy"]))
+    history = registry.client.get_metric_history(version.run_id, "val_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.4)]
+    assert run.data.tags["mlflow.source.git.commit"] == lineage["git_commit"]
+    assert {"lineage/manifest.csv", "lineage/dvc.lock", "lineage/params.yaml", "plots/learning_curves.png"} < set(files)
+    for key in ("git_commit", "data_hash", "test_hash", "params_hash"):
+        assert version.tags[key] == lineage[key]
+    assert bento_store.metadata(version.bento_tag) == {
+        "mlflow_run_id": version.run_id,
+        "mlflow_version": version.number,
+        "data_hash": lineage["data_hash"],
+        "git_commit": lineage["git_commit"],
+        "model_sha256": version.sha256,
+        "params_hash": lineage["params_hash"],
+    }
+    assert registry.aliases() == {"challenger": version.number}
+
+
+def test_the_bento_model_holds_the_same_bytes_and_answers_the_same(project: Path) -> None:
+    version = registered(project, **GOOD)
+    stored = bento_store.find(version.bento_tag)
+    assert stored is not None
+    made = ModelFolder.open(project / "models/model")
+    assert (stored.path / "SHA256SUMS").read_bytes() == (made.path / "SHA256SUMS").read_bytes()
+    picture = [tiny_picture(1, 3)]
+    assert (Classifier(stored).predict_bytes(picture) == Classifier(made).predict_bytes(picture)).all()
+
+
+def test_mlflow_loads_the_model_and_predicts_picture_bytes(project: Path) -> None:
+    import mlflow
+
+    version = registered(project, **GOOD)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@challenger")
+    pictures = [tiny_picture(label, 5, noise=0.0) for label in (0, 1)]
+    answers = model.predict(pd.DataFrame({"image": pictures}))
+    assert list(answers["label"]) == ["cat", "dog"]
+    stored = bento_store.find(version.bento_tag)
+    assert stored is not None
+    assert answers[["cat", "dog"]].to_numpy() == pytest.approx(Classifier(stored).predict_bytes(pictures))
+    assert model.metadata.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
+    assert not list((project / "mlruns").rglob("*.pkl"))
+    assert list(model.predict(pd.DataFrame({"image": pd.Series([], dtype=object)})).columns) == ["label", "cat", "dog"]
+
+
+def test_registers_the_same_model_once(project: Path) -> None:
+    first = registered(project, **GOOD)
+    second = registered(project, **GOOD)
+    assert second == first
+    assert counts() == (1, 1, 1)
+
+
+def test_says_so_without_mlflow_when_nothing_is_to_do(project: Path) -> None:
+    version = registered(project, **GOOD)
+    known = register.registered(ModelFolder.open(Path("models/model")), NAME, None)
+    assert known == register.Record.of(version)
+
+
+def test_a_lost_bento_model_is_restored_under_the_same_version(project: Path) -> None:
+    version = registered(project, **GOOD)
+    bento_store.delete(version.bento_tag)
+    assert registered(project, **GOOD) == version
+    assert bento_store.is_whole(version.bento_tag)
+
+
+def test_a_damaged_bento_model_is_replaced(project: Path) -> None:
+    version = registered(project, **GOOD)
+    onnx = bento_store.path_of(version.bento_tag) / "model.onnx"
+    onnx.write_bytes(onnx.read_bytes()[:-1] + b"!")
+    assert not bento_store.is_whole(version.bento_tag)
+    registered(project, **GOOD)
+    assert bento_store.is_whole(version.bento_tag)
+
+
+def test_killed_before_any_change_the_next_run_completes(project: Path) -> None:
+    tiny_export(project, **GOOD)
+    deaths = 0
+    while dies("register", before=deaths + 1):
+        deaths += 1
+        runs, versions, models = counts()
+        assert max(runs, versions, models) <= 1
+        assert models <= versions <= runs
+        for version in Registry(NAME).versions():
+            folder = Registry(NAME).download_folder(version, project / f"at-{deaths}")
+            assert ModelFolder.open(folder).sha256 == version.sha256
+    assert deaths >= 15
+    assert counts() == (1, 1, 1)
+    version = Registry(NAME).versions()[0]
+    assert bento_store.is_whole(version.bento_tag)
+    assert json.loads(Path("models/registered.json").read_text())["mlflow_version"] == version.number
+    assert len(Registry(NAME).client.get_metric_history(version.run_id, "val_loss")) == 2
+
+
+def test_what_the_pipeline_has_not_made_is_named(project: Path) -> None:
+    with pytest.raises(NotReadyError, match=r"models/model is missing: `dvc repro export`"):
+        register.open_candidate()
+    tiny_export(project)
+    Path("models/history.csv").unlink()
+    with pytest.raises(NotReadyError, match=r"models/history.csv is missing: `dvc repro train`"):
+        register.register(register.open_candidate(), params.load().register_)
+    assert counts()[1:] == (0, 0)
+
+
+def test_a_changed_model_folder_is_not_registered(project: Path) -> None:
+    tiny_export(project)
+    card = Path("models/model/model_card.json")
+    card.write_text(card.read_text().replace("cats-vs-dogs", "cats-and-dogs"))
+    with pytest.raises(ModelFolderError, match=r"model_card.json was changed"):
+        register.open_candidate()

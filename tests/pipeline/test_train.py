@@ -1,0 +1,238 @@
+"""Training, evaluation and export on tiny pictures, as the stages run them: commands in a project folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests import killing
+from tests.tiny import tiny_data, tiny_project
+from training import export, params
+from training.command import run_command
+from training.dataset import CACHE_FOLDER, DatasetError
+from training.evaluate import EvaluationError
+from training.inference import Classifier, ModelFolder
+
+EXPECTED = (params.ParamsError, DatasetError, EvaluationError, export.ExportError)
+QUICK = ("--architecture", "cnn", "--size", "32", "--epochs", "2", "--batch-size", "16")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    output: str
+
+
+def stage(folder: Path, module: str, *arguments: str) -> Done:
+    """Run the command of a stage in `folder`, in this process: importing torch anew would take longer than the stage."""
+    command = importlib.import_module(module)
+    output = io.StringIO()
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            run_command(command.main, EXPECTED)
+        except SystemExit as end:
+            output.write(str(end.code))
+            code = 1
+    return Done(code, output.getvalue())
+
+
+def train(folder: Path, *arguments: str) -> Done:
+    return stage(folder, "training.train", *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with three classes, trained, evaluated and exported."""
+    folder = tiny_project(tmp_path_factory.mktemp("trained") / "project", ("cat", "dog", "fox"), per_class=60)
+    for module, arguments in (("training.train", QUICK), ("training.evaluate", ()), ("training.export", ())):
+        done = stage(folder, module, *arguments)
+        assert done.code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return tiny_project(tmp_path / "project", per_class=40)
+
+
+def test_weights_are_a_plain_state_dict(trained: Path) -> None:
+    state = torch.load(trained / "models/best_model.pth", weights_only=True)
+    assert state["head.weight"].shape == (3, 512)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def test_no_checkpoint_is_left_after_a_finished_run(trained: Path) -> None:
+    assert not list((trained / CACHE_FOLDER / "train").glob("*.pth"))
+
+
+def test_same_seed_and_data_give_the_same_metrics(trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(trained, again, ignore=shutil.ignore_patterns("models", ".cache"))
+    assert train(again, *QUICK).code == 0
+    assert (again / "models/history.csv").read_text() == (trained / "models/history.csv").read_text()
+    assert train(again, *QUICK, "--seed", "2").code == 0
+    assert (again / "models/history.csv").read_text() != (trained / "models/history.csv").read_text()
+
+
+def test_a_killed_run_continues_and_ends_the_same(project: Path) -> None:
+    undisturbed = project.parent / "undisturbed"
+    shutil.copytree(project, undisturbed)
+    longer = (*QUICK[:4], "--epochs", "6", "--batch-size", "4")
+    assert train(undisturbed, *longer).code == 0
+    assert kill_in_training(project, longer), "the run ended before it could be killed"
+    assert not (project / "models/best_model.pth").exists()
+    done = train(project, *longer)
+    assert "continuing an interrupted run after epoch" in done.output
+    assert (project / "models/history.csv").read_text() == (undisturbed / "models/history.csv").read_text()
+
+
+def kill_in_training(folder: Path, arguments: tuple[str, ...]) -> bool:
+    """Kill the run as soon as it has a checkpoint; True if it was still at work then."""
+    process = subprocess.Popen(
+        killing.command("training.train", *arguments),
+        cwd=folder,
+        env=killing.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        if list((folder / CACHE_FOLDER / "train").glob("*.pth")):
+            process.kill()
+            return process.wait() != 0
+        time.sleep(0.02)
+    return False
+
+
+def test_frozen_features_are_cached_and_blocks_can_be_tuned(project: Path) -> None:
+    pretrained = ("--size", "64", "--epochs", "5", "--finetune-blocks", "2", "--finetune-epochs", "1")
+    assert train(project, *pretrained).code == 0
+    features = sorted((project / CACHE_FOLDER / "features").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in features]
+    assert train(project, *pretrained, "--lr", "0.01").code == 0
+    assert [path.stat().st_mtime_ns for path in features] == stamps
+    phases = [line.split(",")[1] for line in (project / "models/history.csv").read_text().splitlines()[1:]]
+    assert phases == ["head"] * 5 + ["finetune"]
+
+
+def test_evaluation_describes_the_test_split(trained: Path) -> None:
+    found = json.loads((trained / "model_performance.json").read_text())
+    low, high = found["accuracy_interval"]
+    assert 0 <= low <= found["accuracy"] <= high <= 1
+    assert found["pictures"] == 90
+    assert set(found["per_class"]) == {"cat", "dog", "fox"}
+    assert {"log_loss", "roc_auc", "calibration_error", "calibration_error_before_temperature"} <= set(found)
+    names = {path.name for path in (trained / "models/plots").iterdir()}
+    assert {"confusion_matrix.png", "reliability.png", "roc.png", "learning_curves.png", "worst_mistakes.png"} == names
+
+
+def test_the_exported_model_gives_the_evaluated_probabilities(trained: Path) -> None:
+    folder = ModelFolder.open(trained / "models/model")
+    classifier = Classifier(folder)
+    lines = (trained / "models/predictions.csv").read_text().splitlines()
+    assert lines[0] == "path,sha256,label,prediction,cat,dog,fox"
+    for line in lines[1::7]:
+        path, _, _, prediction, *values = line.split(",")
+        answer = classifier.predict_bytes([(trained / "data/processed" / path).read_bytes()])[0]
+        np.testing.assert_allclose(answer, np.array(values, dtype=float), atol=1e-4)
+        assert folder.classes[answer.argmax()] == prediction
+
+
+def test_the_model_folder_says_where_it_comes_from(trained: Path) -> None:
+    card = ModelFolder.open(trained / "models/model").card
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=trained, capture_output=True, text=True, check=True).stdout
+    assert card["lineage"]["git_commit"] == head.strip()
+    assert card["parity"]["pictures"] == 64
+    assert card["parity"]["max_difference"] <= card["parity"]["tolerance"]
+    assert len(card["self_check"]) == 8
+    assert card["metrics"] == json.loads((trained / "model_performance.json").read_text())
+
+
+def test_the_network_takes_any_number_of_pictures_and_names_no_path(trained: Path) -> None:
+    folder = ModelFolder.open(trained / "models/model")
+    for count in (1, 2, 5):
+        images = np.zeros((count, 32, 32, 3), np.uint8)
+        shapes = [
+            value.shape
+            for value in Classifier(folder).run(images, ("probabilities", "embedding", "novelty", "activation"))
+        ]
+        assert shapes == [(count, 3), (count, 512), (count,), (count, 3, 2, 2)]
+    onnx.checker.check_model(onnx.load(folder.path / "model.onnx"))
+    assert b"/site-packages/" not in (folder.path / "model.onnx").read_bytes()
+
+
+def test_exporting_twice_gives_the_same_network(trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(trained, again)
+    assert stage(again, "training.export").code == 0
+    first, second = (ModelFolder.open(folder / "models/model").sha256 for folder in (trained, again))
+    assert first == second
+
+
+def test_export_fails_when_runtimes_disagree(trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(trained, again)
+    before = (again / "models/model/SHA256SUMS").read_bytes()
+    done = stage(again, "training.export", "--parity-tolerance", "1e-12")
+    assert done.code == 1
+    assert "ONNX Runtime and torch differ by" in done.output
+    assert "Traceback" not in done.output
+    assert (again / "models/model/SHA256SUMS").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("training.train", "manifest.csv is missing: run `dvc repro prepare`"),
+        ("training.evaluate", "manifest.csv is missing"),
+        ("training.export", "manifest.csv is missing"),
+    ],
+)
+def test_a_stage_without_its_input_names_the_command(project: Path, module: str, message: str) -> None:
+    (project / "data/manifest.csv").unlink()
+    done = stage(project, module)
+    assert done.code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_evaluation_without_weights_names_the_command(project: Path) -> None:
+    done = stage(project, "training.evaluate")
+    assert done.code == 1
+    assert "best_model.pth is missing: run `dvc repro train`" in done.output
+
+
+def test_a_wrong_override_is_told(project: Path) -> None:
+    done = train(project, "--epochs", "many")
+    assert done.code == 1
+    assert "epochs: input should be a valid integer" in done.output
+
+
+def test_other_pictures_need_other_weights(trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(trained, again)
+    tiny_data(again, ("cat", "dog", "hen"), per_class=20)
+    done = stage(again, "training.evaluate")
+    assert done.code == 1
+    assert "run `dvc repro train`" in done.output

@@ -1,0 +1,210 @@
+"""Whatever a client sends, it gets a 4xx in one shape, and the requests beside it never notice."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import RemoteDisconnected
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.service.pictures import bomb, cat, encode
+from tests.service.server import Server, raw_post, talk
+
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def form(*parts: bytes, end: bytes = b"--b--\r\n") -> bytes:
+    return b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + end
+
+
+def field(name: str, data: bytes, filename: str | None = "a.png") -> bytes:
+    file = f'; filename="{filename}"' if filename is not None else ""
+    return f'Content-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data
+
+
+PNG = encode(cat(), "PNG")
+JPEG = encode(cat(), "JPEG")
+ONE_FILE = {
+    "empty file": (b"", 422, "empty"),
+    "text": (b"hello", 415, "not_an_image"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], 422, "corrupt"),
+    "truncated png": (PNG[: len(PNG) // 2], 422, "corrupt"),
+    "only the header": (PNG[:24], 422, "corrupt"),
+    "unsupported format": (encode(cat(), "ICO"), 415, "not_an_image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
+    "bomb": (bomb(40_000, 40_000), 413, "too_many_pixels"),
+    "extreme aspect": (encode(Image.new("RGB", (4000, 10)), "PNG"), 422, "extreme_aspect"),
+    "too small": (encode(Image.new("RGB", (3, 3)), "PNG"), 422, "too_small"),
+    "too many bytes": (b"\0" * 2_000_001, 413, "too_many_bytes"),
+    "pickle": (pickle.dumps({"a": 1}), 415, "not_an_image"),
+}
+BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
+    "no body": ({}, b"", 415, "wrong_content_type"),
+    "json": ({"Content-Type": "application/json"}, b'{"image": "http://127.0.0.1/"}', 415, "wrong_content_type"),
+    "pickled": ({"Content-Type": "application/vnd.bentoml+pickle"}, pickle.dumps([1]), 415, "wrong_content_type"),
+    "octets": ({"Content-Type": "application/octet-stream"}, PNG, 415, "wrong_content_type"),
+    "no boundary": ({"Content-Type": "multipart/form-data"}, form(field("image", PNG)), 400, "broken_multipart"),
+    "wrong boundary": (FORM, form(field("image", PNG)).replace(b"--b", b"--c"), 400, "broken_multipart"),
+    "not closed": (FORM, form(field("image", PNG), end=b""), 400, "broken_multipart"),
+    "no fields": (FORM, form(), 422, "missing_field"),
+    "missing field": (FORM, form(field("picture", PNG)), 422, "missing_field"),
+    "repeated field": (FORM, form(field("image", PNG), field("image", PNG)), 422, "repeated_field"),
+    "text in the field": (FORM, form(field("image", b"hello", filename=None)), 422, "not_a_file"),
+    "many fields": (FORM, form(*[field("x", b"")] * 1000), 413, "too_many_fields"),
+    "huge header": (FORM, form(b"X: " + b"y" * 100_000 + b"\r\n\r\n"), 400, "broken_multipart"),
+    "raw text as picture": ({"Content-Type": "image/png"}, b"hello", 415, "not_an_image"),
+    "raw empty": ({"Content-Type": "image/png"}, b"", 422, "empty"),
+}
+
+
+def assert_error(response: httpx.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert set(body) == {"error", "request_id"}
+    assert set(body["error"]) == {"code", "message", "hint"}
+    assert body["error"]["code"] == code
+    assert all(body["error"].values())
+    assert response.headers["X-Request-ID"] == body["request_id"]
+    assert response.headers["X-Model-Version"] == "3"
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_a_bad_file(client: httpx.Client, path: str, name: str) -> None:
+    data, status, code = ONE_FILE[name]
+    assert_error(client.post(path, files={"image": data}), status, code)
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_a_bad_file_in_a_batch_has_its_own_error(client: httpx.Client, name: str) -> None:
+    data, _, code = ONE_FILE[name]
+    good, bad = client.post("/predict_batch", files=[("images", PNG), ("images", data)]).raise_for_status().json()
+    assert good["label"] == "cat"
+    assert bad["error"]["code"] == code
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_bad_body(client: httpx.Client, name: str) -> None:
+    headers, body, status, code = BODIES[name]
+    assert_error(client.post("/predict", content=body, headers=headers), status, code)
+
+
+def test_bad_batches(client: httpx.Client) -> None:
+    assert_error(
+        client.post("/predict_batch", content=PNG, headers={"Content-Type": "image/png"}), 415, "wrong_content_type"
+    )
+    assert_error(client.post("/predict_batch", files=[("image", PNG)]), 422, "missing_field")
+    assert_error(client.post("/predict_batch", files=[("images", PNG)] * 33), 413, "too_many_pictures")
+
+
+@pytest.mark.parametrize("query", ["abstain=maybe", "abstain="])
+def test_a_bad_parameter(client: httpx.Client, query: str) -> None:
+    assert_error(client.post(f"/predict?{query}", files={"image": PNG}), 422, "wrong_parameter")
+
+
+def test_a_bad_format(client: httpx.Client) -> None:
+    assert_error(client.post("/explain?format=gif", files={"image": PNG}), 422, "wrong_parameter")
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/predict/", "/static_content/nope.js", "/static_content/../service.py", "/docs.json/x"]
+)
+def test_unknown_addresses_are_not_found_and_make_no_metrics(client: httpx.Client, path: str) -> None:
+    assert_error(client.get(path), 404, "not_found")
+    assert f'endpoint="{path}"' not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/predict"), ("DELETE", "/predict"), ("POST", "/health"), ("PUT", "/docs")]
+)
+def test_wrong_methods(client: httpx.Client, method: str, path: str) -> None:
+    answer = client.request(method, path)
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"]
+
+
+@pytest.fixture
+def trap() -> Iterator[HTTPServer]:
+    """A server that no request must reach."""
+
+    class Trap(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.server.sprung = True  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.end_headers()
+
+    server = HTTPServer(("127.0.0.1", 0), Trap)
+    server.sprung = False  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.mark.parametrize("filename", [None, "a.png"])
+def test_an_address_in_the_image_field_is_never_fetched(
+    client: httpx.Client, trap: HTTPServer, filename: str | None
+) -> None:
+    address = f"http://127.0.0.1:{trap.server_port}/cat.png".encode()
+    answer = client.post("/predict", content=form(field("image", address, filename)), headers=FORM)
+    assert answer.status_code == (422 if filename is None else 415)
+    assert client.post("/predict", data={"image": address.decode()}).status_code == 415
+    time.sleep(0.2)
+    assert not trap.sprung  # type: ignore[attr-defined]
+
+
+def test_too_much_is_refused_before_it_is_read(server: Server) -> None:
+    assert talk(server, raw_post(9_000_000_000) + b"\0" * 1000)[0] == 413
+    chunked = raw_post(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    chunk = b"100000\r\n" + b"\0" * 0x100000 + b"\r\n"
+    assert talk(server, chunked + chunk * 3)[0] == 413
+
+
+def test_a_slow_client_is_told_to_hurry(server: Server) -> None:
+    begun = time.monotonic()
+    status, body = talk(server, raw_post(1000) + b"\0" * 10)
+    assert (status, json.loads(body)["error"]["code"]) == (408, "slow_upload")
+    assert time.monotonic() - begun < 4
+
+
+def test_a_connection_closed_half_way_harms_nobody(server: Server, client: httpx.Client) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(raw_post(999) + b"abc")
+    assert client.post("/predict", files={"image": PNG}).json()["label"] == "cat"
+
+
+def test_a_client_that_closes_its_sending_side_harms_nobody(server: Server, client: httpx.Client) -> None:
+    with pytest.raises(RemoteDisconnected):
+        talk(server, raw_post(len(PNG)) + PNG, half_close=True)
+    assert client.post("/predict", files={"image": PNG}).json()["label"] == "cat"
+
+
+def test_good_requests_beside_bad_ones_never_notice(client: httpx.Client) -> None:
+    bad = [data for data, _, _ in ONE_FILE.values()]
+
+    def ask(number: int) -> tuple[int, dict[str, float] | None]:
+        data = PNG if number % 2 else bad[number // 2 % len(bad)]
+        answer = client.post("/predict", files={"image": data})
+        return answer.status_code, answer.json().get("probabilities")
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(240)))
+    good, refused = answers[1::2], answers[::2]
+    assert all(400 <= status < 500 for status, _ in refused)
+    assert all(answer == good[0] for answer in good)
+    assert good[0][0] == 200
+
+
+def test_bad_requests_leave_nothing_behind(server: Server, client: httpx.Client) -> None:
+    """Runs last in this file: no traceback in the log, nothing counted as still waiting."""
+    assert client.post("/predict", files={"image": PNG}).status_code == 200
+    assert "Traceback" not in server.log.read_text()

@@ -1,0 +1,69 @@
+"""The service describes itself truly, and the page that shows it contacts no outside host."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+METHODS = {"get", "post"}
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
+    found: dict[str, dict[str, dict[str, dict[str, object]]]] = client.get("/docs.json").raise_for_status().json()
+    return found
+
+
+def test_swagger_is_at_the_root_and_at_docs_and_needs_no_outside_host(client: httpx.Client) -> None:
+    page = client.get("/").raise_for_status()
+    assert page.text == client.get("/docs").text
+    assert not re.findall(r"(?:https?:)?//[a-z]", page.text)
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assets = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert len(assets) == 3
+    for asset in assets:
+        assert client.get(asset).status_code == 200
+
+
+def test_every_reference_in_the_document_is_defined(client: httpx.Client) -> None:
+    text = client.get("/docs.json").text
+    document = client.get("/docs.json").json()
+    references = set(re.findall(r'"#/components/(\w+)/(\w+)"', text))
+    assert len(references) > 10
+    assert all(name in document["components"][kind] for kind, name in references)
+
+
+def test_every_address_of_the_document_exists_with_that_method(
+    client: httpx.Client, document: dict[str, dict[str, object]]
+) -> None:
+    assert {"/predict", "/predict_batch", "/explain", "/health", "/livez", "/readyz", "/metrics", "/model"} == set(
+        document["paths"]
+    )
+    for path, item in document["paths"].items():
+        [method] = item  # type: ignore[misc]
+        assert client.request(method, path).status_code in (200, 415)
+        assert client.request("GET" if method == "post" else "POST", path).status_code == 405
+
+
+def test_answers_and_errors_have_the_documented_keys(client: httpx.Client, cat: bytes) -> None:
+    schemas = client.get("/docs.json").json()["components"]["schemas"]
+    answer = client.post("/predict", files={"image": cat}).json()
+    assert set(answer) | {"reason"} == set(schemas["Answer"]["properties"])
+    assert set(answer["model"]) == set(schemas["Model"]["properties"])
+    error = client.post("/predict").json()
+    assert set(error) == set(schemas["Error"]["properties"])
+    assert set(error["error"]) == set(schemas["ErrorDetail"]["properties"])
+
+
+def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> None:
+    from pathlib import Path
+
+    from training.serving.docs import PROBLEMS
+
+    folder = Path(__file__).parent.parent.parent / "training/serving"
+    source = "".join((folder / f"{name}.py").read_text() for name in ("errors", "requests", "multipart", "edge"))
+    codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
+    assert len(codes) > 15
+    assert all(any(code in text for text in PROBLEMS.values()) for code in codes)

@@ -1,0 +1,120 @@
+"""Overload, timeouts, keys, rates, a killed worker, and going down: a server with tight limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.pictures import encode
+from tests.service.server import Server, raw_post, talk
+
+KEY = {"X-API-Key": "second"}
+TIGHT = {
+    "SERVE_DRAIN": "1.5",
+    "SERVE_MAX_WAITING": "4",
+    "SERVE_TIMEOUT": "2",
+    "SERVE_CORS_ORIGINS": '["https://page.example"]',
+    "API_KEYS": "first,second",
+}
+
+
+@pytest.fixture(scope="module")
+def tight(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    own = tmp_path_factory.mktemp("tight") / "project"
+    shutil.copytree(project, own)
+    server = Server.start(own, own / "home", **TIGHT)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def slow_picture() -> bytes:
+    """Takes about a fifth of a second to decode."""
+    noise = np.random.default_rng(0).integers(0, 255, (1600, 1600, 3), dtype=np.uint8)
+    return encode(Image.fromarray(noise), "PNG", compress_level=1)
+
+
+def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(tight: Server, slow_picture: bytes) -> None:
+    with httpx.Client(base_url=tight.url, timeout=20, headers=KEY) as client, ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: client.post("/predict", files={"image": slow_picture}), range(48)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
+    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+    after = httpx.post(f"{tight.url}/predict", files={"image": slow_picture}, headers=KEY, timeout=20)
+    assert after.status_code == 200
+
+
+def test_no_request_hangs_longer_than_the_timeout(tight: Server, cat: bytes) -> None:
+    begun = time.monotonic()
+    status, body = talk(tight, raw_post(9))
+    assert (status, json.loads(body)["error"]["code"]) == (504, "timeout")
+    assert 1.5 < time.monotonic() - begun < 4
+    assert httpx.post(f"{tight.url}/predict", files={"image": cat}, headers=KEY).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"X-API-Key": "third"}, {"Authorization": "Basic first"}, {"X-API-Key": "fïrst".encode("latin-1")}]
+)
+def test_without_a_valid_key_nothing_is_classified(tight: Server, cat: bytes, headers: dict[str, str]) -> None:
+    for path, name in (("/predict", "image"), ("/predict_batch", "images"), ("/explain", "image")):
+        answer = httpx.post(tight.url + path, files={name: cat}, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "no_valid_key"
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert httpx.get(f"{tight.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"X-API-Key": "first"}, {"Authorization": "Bearer second"}])
+def test_each_key_is_taken_in_either_header(tight: Server, cat: bytes, headers: dict[str, str]) -> None:
+    assert httpx.post(f"{tight.url}/predict", files={"image": cat}, headers=headers).status_code == 200
+
+
+def test_named_origins_only_may_call_from_a_web_page(tight: Server, server: Server) -> None:
+    asked = {"Access-Control-Request-Method": "POST"}
+    allowed = httpx.options(f"{tight.url}/predict", headers=asked | {"Origin": "https://page.example"})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://page.example"
+    other = httpx.options(f"{tight.url}/predict", headers=asked | {"Origin": "https://other.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+    off = httpx.options(f"{server.url}/predict", headers=asked | {"Origin": "https://page.example"})
+    assert off.status_code == 405
+
+
+def test_a_killed_worker_comes_back(tight: Server, cat: bytes) -> None:
+    pid = tight.process.pid
+    [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    time.sleep(0.2)
+    tight.wait_ready()
+    assert httpx.post(f"{tight.url}/predict", files={"image": cat}, headers=KEY).status_code == 200
+
+
+def test_sigterm_first_ends_readiness_then_finishes_what_was_accepted_and_exits_0(tight: Server, cat: bytes) -> None:
+    """Last in this file: the server is gone afterwards."""
+    answers: list[tuple[int, bytes]] = []
+    pieces = (raw_post(len(cat)) + cat[:-1], cat[-1:])
+    uploading = threading.Thread(target=lambda: answers.append(talk(tight, *pieces, pause=1.9)))
+    uploading.start()
+    time.sleep(0.2)
+    tight.process.send_signal(signal.SIGTERM)
+    time.sleep(0.4)
+    assert httpx.get(f"{tight.url}/readyz").status_code == 503
+    still = httpx.post(f"{tight.url}/predict", files={"image": cat}, headers=KEY)
+    assert (still.status_code, still.headers["Connection"]) == (200, "close")
+    assert tight.process.wait(10) == 0
+    uploading.join(5)
+    assert [status for status, _ in answers] == [200]

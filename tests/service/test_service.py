@@ -1,0 +1,178 @@
+"""The answers of a live server."""
+
+from __future__ import annotations
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bentoml
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.pictures import good_kinds, sideways
+from tests.service.server import Server
+from tests.tiny import tiny_picture
+from training.champion import PIN_FILE, read
+from training.inference import Classifier, ModelFolder
+
+
+@pytest.fixture(scope="module")
+def classifier(project: Path) -> Classifier:
+    """What evaluation uses, on the model that is served."""
+    return Classifier(ModelFolder.open(project / "models/model"))
+
+
+def test_answer_has_exactly_these_keys_and_the_lineage_of_pin_and_card(
+    client: httpx.Client, project: Path, cat: bytes
+) -> None:
+    answer = client.post("/predict", files={"image": cat}).raise_for_status().json()
+    pin = read(project / PIN_FILE)
+    lineage = json.loads((project / "models/model/model_card.json").read_text())["lineage"]
+    assert set(answer) == {"label", "confidence", "probabilities", "model", "request_id"}
+    assert answer["label"] == "cat"
+    assert answer["confidence"] == max(answer["probabilities"].values())
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["model"] == {
+        "name": pin.name,
+        "version": pin.mlflow_version,
+        "bento_tag": pin.bento_tag,
+        "run_id": pin.run_id,
+        "data_hash": lineage["data_hash"],
+        "git_commit": lineage["git_commit"],
+    }
+
+
+def test_served_probabilities_equal_those_of_evaluation(client: httpx.Client, classifier: Classifier) -> None:
+    pictures = [tiny_picture(label, seed) for label in (0, 1) for seed in range(20)]
+    expected = classifier.predict_bytes(pictures)
+    for data, row in zip(pictures, expected, strict=True):
+        answer = client.post("/predict", files={"image": data}).json()
+        assert list(answer["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-6)
+
+
+def test_the_body_itself_may_be_the_picture(client: httpx.Client, dog: bytes) -> None:
+    answer = client.post("/predict", content=dog, headers={"Content-Type": "image/png"})
+    assert answer.status_code == 200
+    assert answer.json()["label"] == "dog"
+
+
+@pytest.mark.parametrize("kind", good_kinds())
+def test_every_kind_of_picture_is_decoded_as_in_evaluation(
+    client: httpx.Client, classifier: Classifier, kind: str
+) -> None:
+    data = good_kinds()[kind]
+    answer = client.post("/predict", files={"image": data}).raise_for_status().json()
+    assert list(answer["probabilities"].values()) == pytest.approx(
+        classifier.predict_bytes([data])[0].tolist(), abs=1e-6
+    )
+
+
+def test_a_picture_lying_on_its_side_is_turned_upright(client: httpx.Client) -> None:
+    heat_map = client.post("/explain", files={"image": sideways()}).raise_for_status()
+    pixels = np.asarray(Image.open(io.BytesIO(heat_map.content))).astype(int)
+    upper, lower = pixels[:12].mean((0, 1)), pixels[-12:].mean((0, 1))
+    assert upper[0] - upper[1] > 60 > lower[0] - lower[1]
+
+
+def test_request_id_is_taken_or_made_and_version_is_told(client: httpx.Client, cat: bytes) -> None:
+    taken = client.post("/predict", files={"image": cat}, headers={"X-Request-ID": "abc-123"})
+    assert taken.headers["X-Request-ID"] == taken.json()["request_id"] == "abc-123"
+    assert taken.headers["X-Model-Version"] == "3"
+    made = client.post("/predict", files={"image": cat}, headers={"X-Request-ID": "not a valid id"})
+    assert len(made.headers["X-Request-ID"]) == 32
+    assert made.json()["request_id"] == made.headers["X-Request-ID"]
+
+
+def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> None:
+    grey = io.BytesIO()
+    Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")
+    unsure = client.post("/predict", files={"image": grey.getvalue()}).json()
+    assert unsure["label"] is None
+    assert unsure["reason"] == "low_confidence"
+    sure = client.post("/predict?abstain=false", files={"image": grey.getvalue()}).json()
+    assert sure["label"] in ("cat", "dog")
+    assert "reason" not in sure
+    assert sure["probabilities"] == unsure["probabilities"]
+
+
+def test_batch_answers_in_order_and_one_bad_picture_fails_alone(client: httpx.Client, cat: bytes, dog: bytes) -> None:
+    files = [("images", data) for data in (cat, b"no picture", dog, cat)]
+    answers = client.post("/predict_batch", files=files, headers={"X-Request-ID": "r"}).raise_for_status().json()
+    assert [answer.get("label") for answer in answers] == ["cat", None, "dog", "cat"]
+    assert answers[1] == {
+        "error": {
+            "code": "not_an_image",
+            "message": "these bytes are not a picture that can be read",
+            "hint": "send one of JPEG, PNG, WEBP, GIF, BMP, TIFF",
+        },
+        "request_id": "r.1",
+    }
+    assert [answer["request_id"] for answer in answers] == ["r.0", "r.1", "r.2", "r.3"]
+
+
+def test_batch_larger_than_one_run_of_the_network_comes_back_whole(
+    client: httpx.Client, cat: bytes, dog: bytes
+) -> None:
+    files = [("images", data) for data in [cat, dog, dog] * 10]
+    answers = client.post("/predict_batch", files=files).raise_for_status().json()
+    assert [answer["label"] for answer in answers] == ["cat", "dog", "dog"] * 10
+
+
+def test_explain_draws_where_the_evidence_is(client: httpx.Client) -> None:
+    pixels = np.full((64, 64, 3), 110, np.uint8)
+    pixels[:24, :24, 0] = 255  # all the red, and so all that speaks for a cat, is in this corner
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    found = (
+        client.post("/explain?format=json&abstain=false", files={"image": file.getvalue()}).raise_for_status().json()
+    )
+    heat = np.asarray(found["heat"])
+    assert found["explained"] == found["answer"]["label"] == "cat"
+    assert np.unravel_index(heat.argmax(), heat.shape) == (0, 0)
+    assert (heat.min(), heat.max()) == (0, 1)
+    drawn = client.post("/explain", files={"image": file.getvalue()})
+    assert drawn.headers["Content-Type"] == "image/png"
+    assert Image.open(io.BytesIO(drawn.content)).size == (32, 32)
+
+
+def test_health_and_model_tell_what_is_served(client: httpx.Client, project: Path) -> None:
+    health = client.get("/health").json()
+    card = json.loads((project / "models/model/model_card.json").read_text())
+    assert health["status"] == "ok"
+    assert health["source"] == "champion"
+    assert client.get("/model").json() == card | {"model": health["model"]}
+    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+
+
+def test_batches_form_from_concurrent_one_picture_requests(client: httpx.Client, cat: bytes) -> None:
+    def ask(_: int) -> str:
+        label: str = client.post("/predict", files={"image": cat}).json()["label"]
+        return label
+
+    before = batch_sizes(client)
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, range(320))) == ["cat"] * 320
+    after = batch_sizes(client)
+    assert after["sum"] - before["sum"] == 320
+    assert after["count"] - before["count"] < 320
+
+
+def batch_sizes(client: httpx.Client) -> dict[str, float]:
+    """Sum and count of BentoML's own histogram of batch sizes for /predict."""
+    lines = client.get("/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("bentoml_service_adaptive_batch_size") and '"predict"' in line]
+    values = {line.split("{")[0].rpartition("_")[2]: float(line.split()[-1]) for line in found}
+    return {name: values.get(name, 0.0) for name in ("sum", "count")}
+
+
+def test_bentoml_client_works(server: Server, tmp_path: Path, cat: bytes) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(cat)
+    with bentoml.SyncHTTPClient(server.url) as bento:
+        assert bento.predict(image=path)["label"] == "cat"
+        assert [answer["label"] for answer in bento.predict_batch(images=[path, path])] == ["cat", "cat"]
+        assert Image.open(bento.explain(image=path)).size == (32, 32)

@@ -1,0 +1,138 @@
+"""What is not a whole, checked champion is not served, and one line says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.server import Server, copy_project, environment
+from tests.tiny import tiny_model_folder
+from training.inference import write_sums
+
+
+@pytest.fixture
+def own(tmp_path: Path, project: Path) -> Path:
+    """A project of the test's own, to be spoilt."""
+    return Path(shutil.copytree(project, tmp_path / "own"))
+
+
+def refusal(project: Path, **extra: str) -> str:
+    """Start a server that must end by itself; its one line."""
+    server = Server.launch(project, project / "home", **extra)
+    assert server.process.wait(20) == 1
+    log = server.log.read_text()
+    assert len(log.strip().splitlines()) == 1, log
+    return log
+
+
+def test_no_champion(own: Path) -> None:
+    (own / "models/champion.json").unlink()
+    assert "there is no champion to serve" in (line := refusal(own))
+    assert "`make run`" in line
+
+
+def test_a_champion_that_is_not_in_the_store(own: Path) -> None:
+    shutil.rmtree(own / "home/models")
+    assert "cats-vs-dogs:" in refusal(own)
+
+
+def stored(project: Path) -> Path:
+    [path] = (project / "home/models/cats-vs-dogs").glob("*/model.onnx")
+    return path.parent
+
+
+def test_a_changed_model(own: Path) -> None:
+    with (stored(own) / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert "model.onnx was changed" in refusal(own)
+
+
+def test_another_model_than_the_pinned_one(own: Path) -> None:
+    other = tiny_model_folder(own / "other", skill=0.5)
+    shutil.copytree(other.path, stored(own), dirs_exist_ok=True)
+    assert "the pin names" in refusal(own)
+
+
+def test_a_model_that_answers_otherwise_than_at_evaluation(own: Path) -> None:
+    card = json.loads((stored(own) / "model_card.json").read_text())
+    card["self_check"][0]["probabilities"].reverse()
+    (stored(own) / "model_card.json").write_text(json.dumps(card))
+    write_sums(stored(own))
+    assert "self-check failed" in refusal(own)
+
+
+def test_a_registry_that_names_another_champion(own: Path) -> None:
+    with closing(sqlite3.connect(own / "mlflow.db")) as database:
+        database.execute("CREATE TABLE registered_model_aliases (alias, version, name)")
+        database.execute("CREATE TABLE model_version_tags (key, value, name, version)")
+        database.execute("INSERT INTO registered_model_aliases VALUES ('champion', 4, 'cats-vs-dogs')")
+        database.commit()
+    assert "is version 4" in refusal(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MODEL_PATH", "/nowhere", "/nowhere is not a folder"),
+        ("SERVE_MAX_BITES", "1", "nearest valid key: 'max_bytes'"),
+        ("SERVE_MAX_BYTES", "many", "max_bytes"),
+        ("API_KEYS", " , ", "holds no key"),
+        ("API_KEYS_FILE", "/nowhere", "cannot be read"),
+    ],
+)
+def test_a_wrong_setting(project: Path, name: str, value: str, message: str) -> None:
+    assert message in refusal(project, **{name: value})
+
+
+def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    folder = tiny_model_folder(tmp_path / "folder", ("ant", "bee", "cow"))
+    server = Server.start(project, tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0")
+    try:
+        health = httpx.get(f"{server.url}/health").json()
+        answer = httpx.post(f"{server.url}/predict", files={"image": (folder.path / "self_check/2.png").read_bytes()})
+    finally:
+        assert server.stop() == 0
+    assert health["source"] == "MODEL_PATH"
+    assert health["model"]["version"] is None
+    assert answer.headers["X-Model-Version"] == f"sha256:{folder.sha256[:16]}"
+    assert answer.json()["label"] == "cow"
+    assert list(answer.json()["probabilities"]) == ["ant", "bee", "cow"]
+
+
+def test_the_supervisor_and_the_worker_load_neither_torch_nor_mlflow(server: Server) -> None:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    assert children
+    for process in (str(server.process.pid), *children):
+        maps = Path(f"/proc/{process}/maps").read_text()
+        assert "libtorch" not in maps
+        assert "libarrow" not in maps
+
+
+def test_a_bento_is_built_with_the_pinned_model_and_without_training_code(own: Path) -> None:
+    shutil.copy(Path(__file__).parent.parent.parent / "requirements-serve.lock", own)
+    (own / "README.md").write_text("# A copy\n")
+    built = make_bento(own)
+    files = {path.relative_to(built / "src").as_posix() for path in (built / "src").rglob("*.py")}
+    assert {"service.py", "training/inference.py", "training/serving/engine.py"} <= files
+    assert not files & {"training/train.py", "training/promote.py"}
+    pinned = json.loads((own / "models/champion.json").read_text())["bento_tag"]
+    assert pinned in (built / "bento.yaml").read_text()
+    assert (built / "src/models/champion.json").read_bytes() == (own / "models/champion.json").read_bytes()
+
+
+def make_bento(project: Path) -> Path:
+    """Run `bentoml build`; the folder of the Bento."""
+    command = [str(Path(sys.executable).parent / "bentoml"), "build", "-o", "tag"]
+    done = subprocess.run(command, cwd=project, env=environment(project / "home"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tag = done.stdout.strip().splitlines()[-1].removeprefix("__tag__:")
+    return project / "home/bentos" / tag.replace(":", "/")

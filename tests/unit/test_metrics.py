@@ -1,0 +1,64 @@
+"""Figures against hand-worked or independently computed values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training import metrics
+
+
+def confident(labels: np.ndarray, sure: float, flip: np.ndarray) -> np.ndarray:
+    """Two-class probabilities that give `sure` to the label, or to the other class where `flip`."""
+    right = np.where(flip, 1 - sure, sure)
+    first = np.where(labels == 0, right, 1 - right)
+    return np.stack([first, 1 - first], axis=1)
+
+
+def test_temperature_recovers_the_one_that_was_applied() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (20_000, 3))
+    labels = np.array([random.choice(3, p=row) for row in metrics.probabilities(logits, 1.0)])
+    assert metrics.fit_temperature(logits * 2.5, labels) == pytest.approx(2.5, rel=0.05)
+
+
+def test_temperature_keeps_the_order_of_the_answers() -> None:
+    logits = np.random.default_rng(1).normal(size=(50, 4))
+    cold, hot = metrics.probabilities(logits, 0.5), metrics.probabilities(logits, 5.0)
+    assert (cold.argmax(1) == hot.argmax(1)).all()
+    assert cold.max(1).mean() > hot.max(1).mean()
+
+
+def test_accuracy_interval_is_wilson() -> None:
+    # 95 of 100: Wilson's formula by hand
+    z, n, p = 1.959964, 100, 0.95
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert metrics.accuracy_interval(95, 100) == pytest.approx((middle - half, middle + half), abs=1e-4)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    flip = np.arange(100) < 30  # 70 % right
+    assert metrics.calibration_error(confident(labels, 0.9, flip), labels) == pytest.approx(0.2)
+    assert metrics.calibration_error(confident(labels, 0.7, flip), labels) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_risk_threshold_keeps_the_wrong_answers_out() -> None:
+    probs = np.array([[0.99, 0.01], [0.95, 0.05], [0.90, 0.10], [0.60, 0.40]])
+    labels = np.array([0, 0, 1, 0])
+    assert metrics.risk_threshold(probs, labels, 0.01) == 0.95
+    assert metrics.risk_threshold(probs, labels, 0.5) == 0.6
+    assert metrics.risk_threshold(probs[2:3], labels[2:3], 0.01) == 1.0
+
+
+def test_describe_agrees_with_its_parts() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    probs = np.eye(3)[[0, 0, 1, 1, 1, 2]] * 0.8 + 0.2 / 3
+    found = metrics.describe(probs, labels, ("a", "b", "c"))
+    assert found["accuracy"] == pytest.approx(5 / 6)
+    assert found["confusion_matrix"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
+    assert found["per_class"]["b"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "pictures": 2})
+    low, high = found["accuracy_interval"]
+    assert low < found["accuracy"] < high
+    assert 0.9 < found["roc_auc"] <= 1.0

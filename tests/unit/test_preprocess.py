@@ -1,0 +1,219 @@
+import io
+import random
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from tests.drawing import drawing, encoded
+from training import preprocess
+from training.preprocess import FORMATS, Limits, PictureError, Preprocessing, load
+
+HOW = Preprocessing()
+
+
+def seen(data: bytes, how: Preprocessing = HOW) -> NDArray[np.int16]:
+    """What the network would see, as signed numbers that can be subtracted."""
+    return load(data, how).astype(np.int16)
+
+
+def refused(data: bytes, limits: Limits | None = None) -> PictureError:
+    with pytest.raises(PictureError) as caught:
+        load(data, HOW, limits or Limits())
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (32, 32), (8, 100), (1201, 803)])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_and_size_becomes_the_same_square(kind: str, size: tuple[int, int]) -> None:
+    found = load(encoded(drawing(1, *size), kind), HOW)
+    assert found.shape == (224, 224, 3)
+    assert found.dtype == np.uint8
+
+
+def test_it_is_the_middle_square_of_the_scaled_picture() -> None:
+    picture = drawing(1, 400, 256)
+    reference = np.asarray(picture.crop((88, 16, 312, 240)), dtype=np.int16)  # short side 256: no scaling
+    assert np.array_equal(seen(encoded(picture)), reference)
+
+
+def test_lossless_formats_agree() -> None:
+    files = [encoded(drawing(1), kind) for kind in ("PNG", "BMP", "TIFF")] + [
+        encoded(drawing(1), "WEBP", lossless=True)
+    ]
+    assert all(np.array_equal(seen(files[0]), seen(data)) for data in files[1:])
+
+
+@pytest.mark.parametrize("size", [(600, 400), (1800, 1200), (3001, 2003)])
+def test_a_jpeg_decoded_small_looks_like_one_decoded_in_full(size: tuple[int, int]) -> None:
+    data = encoded(drawing(1, *size), "JPEG", quality=90)
+    full = encoded(Image.open(io.BytesIO(data)), "PNG")
+    assert np.abs(seen(data) - seen(full)).mean() < 1.5
+
+
+def test_a_jpeg_is_decoded_small_but_never_below_what_is_needed() -> None:
+    sizes = []
+    original = Image.Image.resize
+
+    def spy(self: Image.Image, *arguments: object, **options: object) -> Image.Image:
+        sizes.append(self.size)
+        return original(self, *arguments, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", spy)
+        load(encoded(drawing(1, 2400, 1600), "JPEG"), HOW)
+    assert HOW.resize <= min(sizes[-1]) < 1600 // 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(300, 200), (301, 200), (1203, 802)])
+def test_turning_the_small_square_equals_turning_the_picture(
+    kind: str, orientation: int, size: tuple[int, int]
+) -> None:
+    data = encoded(drawing(orientation, *size), kind, orientation)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    difference = np.abs(seen(data) - seen(encoded(turned)))
+    assert difference.mean() < 1.0
+
+
+def test_a_transparent_picture_is_turned_too() -> None:
+    picture = Image.new("RGBA", (300, 200), (255, 0, 0, 255))
+    picture.paste((0, 0, 255, 255), (0, 0, 150, 200))
+    found = seen(encoded(picture, orientation=6))  # to be turned clockwise: the left side comes to the top
+    assert found[5, 112].tolist() == [0, 0, 255]
+    assert found[-5, 112].tolist() == [255, 0, 0]
+
+
+def test_a_damaged_orientation_is_no_orientation() -> None:
+    data = bytearray(encoded(drawing(1), "JPEG", orientation=6))
+    start = data.index(b"Exif\0\0") + 6
+    data[start + 4 : start + 8] = b"\xff\xff\xff\xff"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.array_equal(seen(bytes(data)), seen(encoded(drawing(1), "JPEG")))
+
+
+RED = (200, 30, 30)
+
+
+def keyed_png() -> bytes:
+    """An RGB picture whose one colour is declared transparent."""
+    return encoded(Image.new("RGB", (64, 64), RED), transparency=RED)
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (encoded(Image.new("RGBA", (64, 64), (*RED, 0))), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (64, 64), (*RED, 255))), RED),
+        (encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 128))), (127, 127, 127)),
+        (encoded(Image.new("LA", (64, 64), (0, 0))), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (64, 64), (*RED, 0)).quantize(4)), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (64, 64), (*RED, 0)), "GIF"), (255, 255, 255)),
+        (keyed_png(), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (64, 64), (*RED, 0)), "WEBP"), (255, 255, 255)),
+        (encoded(Image.new("L", (64, 64), 90)), (90, 90, 90)),
+        (encoded(Image.new("1", (64, 64), 1)), (255, 255, 255)),
+        (encoded(Image.new("RGB", (64, 64), RED).convert("CMYK"), "JPEG"), RED),
+        (encoded(Image.new("RGB", (64, 64), RED).convert("CMYK"), "TIFF"), RED),
+        (encoded(Image.new("RGB", (64, 64), RED).convert("YCbCr"), "TIFF"), RED),
+        (encoded(Image.fromarray(np.full((64, 64), 65535, np.uint16))), (255, 255, 255)),
+        (encoded(Image.fromarray(np.full((64, 64), 32768, np.uint16))), (127, 127, 127)),
+        (encoded(Image.fromarray(np.full((64, 64), 32768, np.uint16)), "TIFF"), (127, 127, 127)),
+        (encoded(Image.fromarray(np.full((64, 64), 0.5, np.float32)), "TIFF"), (127, 127, 127)),
+        (encoded(Image.fromarray(np.full((64, 64), np.nan, np.float32)), "TIFF"), (0, 0, 0)),
+    ],
+)
+def test_every_kind_of_pixel_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> None:
+    assert np.abs(seen(data) - colour).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_of_several_pictures_in_a_file_the_first_is_seen(kind: str) -> None:
+    data = encoded(drawing(1), kind, save_all=True, append_images=[drawing(2)])
+    first, second = seen(encoded(drawing(1))), seen(encoded(drawing(2)))
+    assert np.abs(seen(data) - first).mean() * 4 < np.abs(seen(data) - second).mean()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says it has so many pixels, in 57 bytes."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunks + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+def test_a_bomb_is_refused_from_its_header() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+        assert refused(png_header(8000, 8000)).code == "too_many_pixels"
+        assert refused(png_header(2**31 - 1, 2**31 - 1)).code == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty"),
+        (b"hello", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (b"%PDF-1.7", "not_an_image"),
+        (encoded(drawing(1), "ICO"), "not_an_image"),
+        (encoded(drawing(1, 7, 40)), "too_small"),
+        (encoded(drawing(1, 400, 10)), "extreme_aspect"),
+    ],
+)
+def test_says_why_a_picture_is_refused(data: bytes, code: str) -> None:
+    assert refused(data).code == code
+
+
+def test_limits_are_those_given() -> None:
+    data = encoded(drawing(1, 40, 30), "GIF")
+    assert refused(data, Limits(max_pixels=1199)).code == "too_many_pixels"
+    assert refused(data, Limits(min_side=31)).code == "too_small"
+    assert refused(data, Limits(max_aspect=1.3)).code == "extreme_aspect"
+    found = refused(data, Limits(formats=("JPEG", "PNG")))
+    assert (found.code, found.hint) == ("unsupported_format", "send one of JPEG, PNG")
+    assert load(data, HOW, Limits(max_pixels=1200, min_side=30, max_aspect=1.34)).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_truncated_picture_is_refused(kind: str, share: float) -> None:
+    data = encoded(drawing(1, 200, 160), kind)
+    assert refused(data[: int(len(data) * share)]).code in ("corrupt", "not_an_image")  # WebP and TIFF: no index left
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_without_its_last_two_bytes_is_refused(options: dict[str, bool]) -> None:
+    assert refused(encoded(drawing(1, 200, 160), "JPEG", **options)[:-2]).code == "corrupt"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_damage_raises_nothing_but_picture_error(kind: str) -> None:
+    chance = random.Random(kind)
+    whole = encoded(drawing(1, 64, 48), kind, orientation=6 if kind in ("JPEG", "PNG", "WEBP", "TIFF") else 1)
+    outcomes = set()
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 20))):
+            data[chance.randrange(min(len(data), chance.choice((60, 10_000))))] = chance.randrange(256)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                outcomes.add(str(load(bytes(data), HOW).shape))
+        except PictureError as error:
+            outcomes.add(error.code)
+    assert "corrupt" in outcomes
+
+
+def test_imports_only_pillow_and_numpy() -> None:
+    source = Path(preprocess.__file__).read_text()
+    imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
+    assert imported == {"__future__", "io", "math", "dataclasses", "numpy", "PIL"}
