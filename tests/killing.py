@@ -1,4 +1,4 @@
-"""Kill -9 a command at several moments, as a power cut or the out-of-memory killer would."""
+"""Run commands of this project in a folder, and kill -9 them as the out-of-memory killer would."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parent.parent
+
+
+def project(folder: Path, **changes: Any) -> Path:
+    """A project folder with the params.yaml of this project, section data changed."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["data"] |= changes
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return folder
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -67,7 +67,7 @@ def tiny_data(root: Path, classes: Sequence[str] = CLASSES, per_class: int = 100
     return manifest
 
 
-def tiny_onnx(classes: int, skill: float, bias: float, seed: int, sharpness: float = 30.0) -> onnx.ModelProto:
+def tiny_onnx(classes: int, skill: float, bias: float, seed: int, sharpness: float) -> onnx.ModelProto:
     """Colour to logits by a 1x1 convolution; `skill` 1 knows the colours, 0 is random; `bias` favours class 0."""
     random = np.random.default_rng(seed)
     ideal = np.stack([_direction(label) for label in range(classes)])
@@ -113,13 +113,14 @@ def tiny_model_folder(
     skill: float = 1.0,
     bias: float = 0.0,
     seed: int = 0,
+    sharpness: float = 30.0,
     manifest: Manifest | None = None,
     **card: Any,
 ) -> ModelFolder:
     """A complete model folder at `path` (replaced if there). `card` overrides keys of its model card."""
     shutil.rmtree(path, ignore_errors=True)
     (path / "self_check").mkdir(parents=True)
-    onnx.save(tiny_onnx(len(classes), skill, bias, seed), path / MODEL_FILE)
+    onnx.save(tiny_onnx(len(classes), skill, bias, seed, sharpness), path / MODEL_FILE)
     pictures = {label: tiny_picture(label, 1000 + label) for label in range(len(classes))}
     for label, data in pictures.items():
         (path / f"self_check/{label}.png").write_bytes(data)

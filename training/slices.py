@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import MANIFEST_FILE, Picture
+from training.dataset import Picture
 
 Slices = dict[str, NDArray[np.bool_]]
 
@@ -19,11 +17,9 @@ SMALL, LARGE = 64, 300  # pixels, short side
 TALL, WIDE = 0.8, 1.25  # width by height
 
 
-def slices(pictures: Sequence[Picture], images: NDArray[np.uint8], manifest: Path = MANIFEST_FILE) -> Slices:
+def slices(pictures: Sequence[Picture], images: NDArray[np.uint8]) -> Slices:
     """Name -> which of the N pictures belong to it. `images`: the same pictures, uint8 [N, size, size, 3]."""
-    with manifest.open(newline="") as file:
-        sizes = {row["sha256"]: (int(row["width"]), int(row["height"])) for row in csv.DictReader(file)}
-    width, height = np.array([sizes[picture.sha256] for picture in pictures]).T
+    width, height = np.array([(picture.width, picture.height) for picture in pictures]).T
     brightness = np.array([float(image.mean()) for image in images])
     return {
         **_three("brightness", ("dark", "medium", "bright"), brightness, DARK, BRIGHT),

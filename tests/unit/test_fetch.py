@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from data.errors import DataError
 from data.fetch import RAW, fetch
@@ -14,7 +13,7 @@ from data.files import workspace
 from data.sample import build_sample
 from data.sources import DOWNLOADS, SAMPLE
 from tests.drawing import class_files, data_section, read_files, write_files, zipped
-from tests.killing import ROOT, command, run, run_killed_after
+from tests.killing import command, project, run, run_killed_after
 
 
 @pytest.fixture
@@ -163,15 +162,6 @@ def test_a_failed_run_leaves_what_was_there(tmp_path: Path, source: Path) -> Non
 def test_two_runs_at_once_are_refused(tmp_path: Path, source: Path) -> None:
     with workspace(tmp_path / "data/.fetch"), pytest.raises(DataError, match="another process is at work"):
         fetch(data_section(path=str(source)), tmp_path)
-
-
-def project(folder: Path, **changes: Any) -> Path:
-    """A project folder with the params.yaml of this project, section data changed."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["data"] |= changes
-    folder.mkdir(exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    return folder
 
 
 def test_command_line_overrides_params(tmp_path: Path, source: Path) -> None:

@@ -16,8 +16,7 @@ from data.errors import DataError
 from data.files import workspace
 from data.prepare import COLUMNS, MANIFEST, PROCESSED, RAW, REPORT_HTML, REPORT_JSON, class_name, prepare
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
-from tests.killing import command, environment, run, run_killed_after
-from tests.unit.test_fetch import project
+from tests.killing import command, environment, project, run, run_killed_after
 
 RENAME = {"cats": "cat", "Dog": "dog"}
 

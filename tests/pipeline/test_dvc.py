@@ -1,0 +1,226 @@
+"""The whole pipeline as DVC runs it: three classes from a folder, real pictures, real stores, a real service.
+
+One project goes through its life in the order of the tests: first run, second run, lost files, remote, experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.drawing import drawing, encoded
+from tests.service.server import Server
+
+ROOT = Path(__file__).parent.parent.parent
+PER_CLASS = 60
+PARTS = ("data", "training", "service.py", "bentofile.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
+MADE = shutil.ignore_patterns("__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of this project with stores of its own."""
+
+    folder: Path
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "BENTOML"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return kept | {"BENTOML_HOME": str(self.home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
+
+    def run(self, *command: str, folder: Path | None = None) -> str:
+        """Run a command in the project; its output. The test fails with that output when the command does."""
+        done = subprocess.run(
+            command,
+            cwd=folder or self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
+        return done.stdout
+
+    def git(self, *command: str, folder: Path | None = None) -> str:
+        return self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command, folder=folder)
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Registered versions, read by MLflow's own client in a process of its own."""
+        code = (
+            "import json, mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            "print(json.dumps([{'version': v.version, 'run_id': v.run_id, 'aliases': v.aliases, 'tags': v.tags}"
+            " for v in c.search_model_versions(\"name = 'pets'\")], default=str))"
+        )
+        found: list[dict[str, Any]] = json.loads(self.run(sys.executable, "-c", code).splitlines()[-1])
+        return found
+
+
+def write_pictures(folder: Path) -> None:
+    """cat and dog from the embedded sample, and drawings as a third class."""
+    with zipfile.ZipFile(ROOT / "data/sample/cats-and-dogs.zip") as sample:
+        for label in ("cat", "dog"):
+            members = sorted(name for name in sample.namelist() if name.startswith(f"{label}/"))[:PER_CLASS]
+            sample.extractall(folder, members)
+    (folder / "drawing").mkdir()
+    for number in range(PER_CLASS):
+        (folder / f"drawing/{number}.png").write_bytes(encoded(drawing(number)))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    root = tmp_path_factory.mktemp("life")
+    folder = root / "project"
+    folder.mkdir()
+    for name in PARTS:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=MADE)
+        else:
+            shutil.copy(source, folder / name)
+    write_pictures(root / "pictures")
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["data"] |= {"source": "folder", "path": str(root / "pictures")}
+    settings["train"] |= {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
+    settings["register"]["name"] = "pets"
+    settings["promote"] |= {"min_accuracy": 0.3, "min_class_accuracy": 0.0, "min_slice_accuracy": 0.0}
+    settings["promote"]["max_calibration_error"] = 0.5
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    made = Project(folder, root / "bentoml")
+    made.git("init", "-q", "-b", "main")
+    made.run("dvc", "init", "-q")
+    made.run("dvc", "config", "core.analytics", "false")
+    made.git("add", ".")
+    made.git("commit", "-q", "-m", "start")
+    return made
+
+
+def test_first_run_registers_and_promotes(project: Project) -> None:
+    output = project.run("dvc", "repro")
+    assert "is the champion" in output
+    (version,) = project.versions()
+    assert version["aliases"] == ["champion"]
+    manifest = (project.folder / "data/manifest.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in manifest[1:]} == {"cat", "dog", "drawing"}
+    project.git("add", ".")
+    project.git("commit", "-q", "-m", "first champion")
+
+
+def test_three_classes_are_served(project: Project) -> None:
+    server = Server.start(project.folder, project.home)
+    try:
+        answer = httpx.post(f"{server.url}/predict?abstain=false", files={"image": encoded(drawing(999))}, timeout=20)
+    finally:
+        assert server.stop() == 0
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()["probabilities"]) == {"cat", "dog", "drawing"}
+    assert answer.json()["label"] == "drawing"
+    assert answer.json()["model"]["run_id"] == project.versions()[0]["run_id"]
+
+
+def test_served_probabilities_are_those_of_evaluation(project: Project) -> None:
+    header, *rows = (project.folder / "models/predictions.csv").read_text().splitlines()
+    classes = header.split(",")[4:]
+    server = Server.start(project.folder, project.home)
+    try:
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            for row in rows:
+                path, _, _, _, *values = row.split(",")
+                data = (project.folder / "data/processed" / path).read_bytes()
+                found = client.post("/predict?abstain=false", files={"image": data}).json()["probabilities"]
+                assert [found[name] for name in classes] == pytest.approx([float(value) for value in values], abs=1e-4)
+    finally:
+        assert server.stop() == 0
+
+
+def test_second_run_changes_nothing(project: Project) -> None:
+    output = project.run("dvc", "repro")
+    for stage in ("prepare", "train", "evaluate", "export"):
+        assert f"Stage '{stage}' didn't change, skipping" in output
+    assert "is registered already" in output
+    assert "is already the champion" in output
+    assert len(project.versions()) == 1
+
+
+def test_a_restored_stage_still_reaches_the_registry(project: Project) -> None:
+    """Stores lost, models lost: DVC restores the files without running the stages, and the model is registered again."""
+    shutil.rmtree(project.folder / "models")
+    shutil.rmtree(project.home)
+    (project.folder / "mlflow.db").unlink()
+    output = project.run("dvc", "repro")
+    assert "python -m training.train" not in output
+    (version,) = project.versions()
+    assert version["aliases"] == ["champion"]
+    assert version["tags"]["bento_tag"] in project.run(sys.executable, "-m", "training.registry", "status")
+
+
+def test_pictures_and_models_travel_through_a_remote(project: Project) -> None:
+    before = (project.folder / "data/manifest.csv").read_bytes()
+    project.run("dvc", "remote", "add", "-d", "store", str(project.folder.parent / "remote"))
+    project.run("dvc", "push", "-q")
+    for name in (".dvc/cache", "data/processed", "data/raw", "models/model"):
+        shutil.rmtree(project.folder / name)
+    (project.folder / "data/manifest.csv").unlink()
+    project.run("dvc", "pull", "-q")
+    assert (project.folder / "data/manifest.csv").read_bytes() == before
+    assert len(list((project.folder / "data/processed").rglob("*.png"))) == 3 * PER_CLASS
+    assert (project.folder / "models/model/model.onnx").is_file()
+
+
+def test_an_experiment_shows_its_difference(project: Project) -> None:
+    output = project.run("dvc", "exp", "run", "-S", "train.epochs=1")
+    assert "kept the champion" in output
+    difference = project.run("dvc", "metrics", "diff", "--json")
+    assert "accuracy" in json.loads(difference)["diff"]["model_performance.json"]
+    assert "train.epochs" in project.run("dvc", "params", "diff")
+    page = project.run("dvc", "plots", "show", "--out", "plots")
+    assert "index.html" in page
+    assert (project.folder / "plots/index.html").stat().st_size > 1000
+    first, second = sorted(project.versions(), key=lambda version: int(version["version"]))
+    assert first["aliases"] == ["champion"]
+    assert second["aliases"] == ["challenger"]
+
+
+def test_an_unknown_parameter_stops_the_pipeline_by_name(project: Project) -> None:
+    params = project.folder / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("epochs:", "epoch:", 1))
+    try:
+        done = subprocess.run(
+            ["dvc", "repro"], cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        params.write_text(before)
+    assert done.returncode != 0
+    assert "unknown key 'train.epoch', nearest valid key: 'train.epochs'" in done.stdout + done.stderr
+
+
+def test_an_answer_leads_back_to_its_metrics(project: Project) -> None:
+    """A clone, the commit, the data and the parameters that the registry names: training gives the same metrics."""
+    champion = next(version for version in project.versions() if "champion" in version["aliases"])
+    clone = project.folder.parent / "clone"
+    project.git("clone", "-q", str(project.folder), str(clone))
+    project.git("checkout", "-q", champion["tags"]["git_commit"], folder=clone)
+    mlflow = ("mlflow", "artifacts", "download", "--run-id", champion["run_id"], "--artifact-path", "lineage")
+    project.run(*mlflow, "--dst-path", str(clone / "restored"))
+    for name in ("dvc.lock", "params.yaml"):
+        shutil.copy(next((clone / "restored").rglob(name)), clone / name)
+    project.run("dvc", "remote", "add", "-f", "-d", "store", str(project.folder.parent / "remote"), folder=clone)
+    project.run("dvc", "pull", "-q", "prepare", folder=clone)
+    project.run("dvc", "repro", "--force", "--single-item", "train", "evaluate", folder=clone)
+    again = json.loads((clone / "model_performance.json").read_text())
+    recorded = json.loads(project.git("show", "main:model_performance.json"))
+    assert again == recorded

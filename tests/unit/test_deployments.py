@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training import deployments
+from training.deployments import DeploymentsError
+
+
+def record(folder: Path, *rows: tuple[str, str]) -> Path:
+    """A file of deployments: (target, model) in order."""
+    path = folder / "deployments.jsonl"
+    lines = [
+        {"time": "t", "target": target, "bento": "b:1", "model": model, "image": "i", "digest": f"sha256:{number}"}
+        for number, (target, model) in enumerate(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_nothing_was_deployed_without_a_record(tmp_path: Path) -> None:
+    assert deployments.read(tmp_path / "none") == []
+    assert deployments.tags_in_use(tmp_path / "none") == set()
+
+
+def test_the_last_two_of_each_target_are_in_use(tmp_path: Path) -> None:
+    path = record(tmp_path, ("k8s", "m:1"), ("k8s", "m:2"), ("docker", "m:0"), ("k8s", "m:3"))
+    assert deployments.tags_in_use(path) == {"m:2", "m:3", "m:0"}
+
+
+def test_the_digest_is_that_of_the_last_deployment(tmp_path: Path) -> None:
+    path = record(tmp_path, ("k8s", "m:1"), ("k8s", "m:2"), ("docker", "m:1"))
+    assert deployments.digest_of("m:1", path) == "sha256:2"
+    assert deployments.digest_of("m:9", path) == ""
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}"])
+def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+    path = record(tmp_path, ("k8s", "m:1"))
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DeploymentsError, match="line 2 is not a deployment"):
+        deployments.read(path)
