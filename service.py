@@ -19,7 +19,6 @@ from typing import Any
 
 import bentoml
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -49,7 +48,7 @@ class Guarded(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
-        from training.serving.edge import Edge
+        from training.serving.edge import Edge, with_cors
 
         self.inject_config()
         app = BatchingApp(self, SETTINGS, is_main)()
@@ -57,8 +56,7 @@ class Guarded(bentoml.Service[Any]):
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
         folder = ModelFolder.open(startup.folder_path(PIN))
         version = PIN.mlflow_version if PIN else f"sha256:{folder.sha256[:16]}"
-        edge = Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN)
-        return CORSMiddleware(edge, SETTINGS.cors_origins, **docs.CORS) if SETTINGS.cors_origins else edge
+        return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
 
 
 async def health(_: Request) -> Response:
@@ -93,7 +91,10 @@ PAGES = Starlette(
     metrics={
         "duration": {"buckets": [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]}
     },
-    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}],
+    envs=[  # memory of large pictures goes back to the system
+        {"name": "MALLOC_ARENA_MAX", "value": "2"},
+        {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"},
+    ],
 )
 class PictureClassifier:
     """Says what is on a picture."""

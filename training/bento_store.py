@@ -10,7 +10,8 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from training.inference import BENTO_FILE, ModelFolder, ModelFolderError
 
@@ -54,16 +55,23 @@ def is_whole(tag: str) -> bool:
         return False
 
 
-def metadata(tag: str) -> dict[str, Any]:
+def metadata(tag: str) -> dict[str, str]:
     """The metadata recorded with the model `tag`."""
-    import yaml
+    return _info(tag, "metadata")
 
-    found: dict[str, Any] = yaml.safe_load((path_of(tag) / BENTO_FILE).read_text())["metadata"]
+
+def labels(tag: str) -> dict[str, str]:
+    """The labels of the model `tag`."""
+    return _info(tag, "labels")
+
+
+def _info(tag: str, key: str) -> dict[str, str]:
+    found: dict[str, str] = yaml.safe_load((path_of(tag) / BENTO_FILE).read_text())[key]
     return found
 
 
-def put(tag: str, folder: Path, labels: dict[str, str], values: dict[str, str]) -> None:
-    """Store the files of `folder` under `tag`, replacing what is there.
+def put(tag: str, folder: Path, names: dict[str, str], values: dict[str, str]) -> None:
+    """Store the files of `folder` under `tag`, with `names` as labels and `values` as metadata; replaces what is there.
 
     BentoML's own create() copies file by file under the final name; here the model is made aside and moved in at once.
     """
@@ -75,7 +83,7 @@ def put(tag: str, folder: Path, labels: dict[str, str], values: dict[str, str]) 
     _sweep()
     with tempfile.TemporaryDirectory(dir=store_path().parent, prefix=ASIDE) as aside:
         made = Path(aside) / target.parent.name / target.name
-        with bentoml.models.create(tag, labels=labels, metadata=values, _model_store=ModelStore(aside)) as model:
+        with bentoml.models.create(tag, labels=names, metadata=values, _model_store=ModelStore(aside)) as model:
             shutil.copytree(folder, model.path, dirs_exist_ok=True)
         if target.exists():
             target.rename(Path(aside) / "former")

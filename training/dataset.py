@@ -124,7 +124,7 @@ def array_writer(path: Path, count: int) -> Iterator[Callable[[int, NDArray[Any]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    array: NDArray[Any] | None = None
+    array: np.memmap[Any, np.dtype[Any]] | None = None
 
     def write(start: int, rows: NDArray[Any]) -> None:
         nonlocal array

@@ -132,8 +132,16 @@ class Calibration:
         return {name: getattr(self, name) for name in names}
 
     def save(self, path: Path) -> None:
-        arrays = {"projection": self.novelty.projection, "centres": self.novelty.centres}
-        np.savez(path, temperature=self.temperature, **arrays, **self.thresholds())
+        np.savez(
+            path,
+            temperature=self.temperature,
+            projection=self.novelty.projection,
+            centres=self.novelty.centres,
+            confidence_threshold=self.confidence_threshold,
+            novelty_threshold=self.novelty_threshold,
+            risk=self.risk,
+            novelty_quantile=self.novelty_quantile,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

@@ -90,7 +90,7 @@ class Phase:
             logits = self.model(inputs)
             loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
             self.scheduler.step()
             if self.averaged is not None:

@@ -44,12 +44,12 @@ def onnx_bytes(module: nn.Module, size: int, outputs: Sequence[str]) -> bytes:
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # The TorchScript exporter: a dozen times quicker than the newer one, and its graph names no file of this machine.
+        # The TorchScript exporter: ten times quicker than the newer one, and its graph names no file of this machine.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
             (example,),
-            file,
+            file,  # type: ignore[arg-type]  # any binary file, says its documentation
             input_names=["image"],
             output_names=list(outputs),
             dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},

@@ -168,8 +168,9 @@ def _torchvision(architecture: str, weights: str | None, classes: int) -> Classi
 
 def _convolutional_part(architecture: str, net: nn.Module) -> nn.Sequential:
     """What comes before the average pooling: `features` in most torchvision models, all but two layers in ResNets."""
-    if isinstance(getattr(net, "features", None), nn.Sequential):
-        return nn.Sequential(*net.features)
+    features = getattr(net, "features", None)
+    if isinstance(features, nn.Sequential):
+        return features
     children = list(net.children())
     if isinstance(children[-1], nn.Linear) and isinstance(children[-2], nn.AdaptiveAvgPool2d):
         return nn.Sequential(*children[:-2])

@@ -45,6 +45,9 @@ class Novelty:
 class NoveltyModule(nn.Module):
     """The same as a part of the network: embeddings [N, D] -> novelty [N]."""
 
+    projection: Tensor
+    centres: Tensor
+
     def __init__(self, novelty: Novelty) -> None:
         super().__init__()
         self.register_buffer("projection", torch.from_numpy(novelty.projection))
@@ -53,4 +56,5 @@ class NoveltyModule(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         there = embeddings @ self.projection
         squared = (there[:, None, :] - self.centres[None]).square().mean(2)
-        return squared.min(1).values.sqrt()
+        distance: Tensor = squared.min(1).values.sqrt()
+        return distance

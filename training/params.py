@@ -109,6 +109,7 @@ class Serve(Section):
     max_batch_bytes: Count
     max_pictures: Count
     max_pixels: Count
+    max_pixels_whole: Count
     min_side: Count
     max_aspect: Annotated[float, Field(ge=1)]
     formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]]

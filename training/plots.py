@@ -81,7 +81,7 @@ def worst(
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, wrong, strict=False):
-        with Image.open(files[index]) as picture:
+        with Image.open(files[int(index)]) as picture:
             axes.imshow(picture.convert("RGB"))
         guess = probs[index].argmax()
         axes.set_title(f"{classes[guess]} {probs[index, guess]:.2f}\nis {classes[labels[index]]}", fontsize=8)

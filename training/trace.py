@@ -70,7 +70,7 @@ def answer_in(text: str) -> dict[str, Any] | None:
     """The "model" part of an answer given as JSON, a file of it, or - for stdin; None when `text` is no such thing."""
     if text == "-":
         text = sys.stdin.read()
-    elif len(text) < 1000 and Path(text).is_file():
+    elif not text.lstrip().startswith("{") and Path(text).is_file():
         text = Path(text).read_text()
     try:
         values = json.loads(text)

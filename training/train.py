@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from training import params
 from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
@@ -127,7 +127,8 @@ class Trainer:
         path = CACHE_FOLDER / "features" / f"{hashlib.sha256(f'{split.key} {kind}'.encode()).hexdigest()[:16]}.npy"
         if not path.exists():
             self._compute_view(path, split, frozen, view, pooled)
-        return np.load(path, mmap_mode=None if pooled else "r")
+        features: Features = np.load(path, mmap_mode=None if pooled else "r")
+        return features
 
     def _compute_view(self, path: Path, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> None:
         def read(rows: slice) -> NDArray[np.uint8]:
@@ -152,7 +153,7 @@ class Trainer:
             self.recipe.epochs,
             self.settings.seed,
         )
-        averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+        averaged = AveragedModel(self.model, avg_fn=moving_average, use_buffers=True)
 
         def moved(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             self.model.train()
@@ -208,6 +209,12 @@ class Trainer:
             keep_best=name != "head",
             averaged=averaged,
         )
+
+
+def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    """Exponential moving average of weights whose memory grows to 100 steps, so that short runs forget their start."""
+    memory = min(0.99, (1 + int(count)) / (10 + int(count)))
+    return average + (new - average) * (1 - memory) if average.is_floating_point() else new
 
 
 class Pool(nn.Module):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.acting import FAIR, GOOD, promoted, restore
 from tests.tiny import tiny_project
 
 
@@ -23,12 +24,39 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of it, current folder and environment set."""
-    root = tmp_path / "project"
-    shutil.copytree(template, root)
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "true")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-    monkeypatch.delenv("MODEL_PUBLIC_KEY", raising=False)
+    shutil.copytree(template, tmp_path / "project")
+    return enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def promoted_twice(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a project whose registry has a champion (version 2) and a previous (version 1), and copies."""
+    root = tmp_path_factory.mktemp("two")
+    shutil.copytree(template, root / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(root, patch)
+        promoted(root / "project", **FAIR)
+        promoted(root / "project", **GOOD)
+    for name in ("project", "bentoml"):
+        shutil.copytree(root / name, root / "kept" / name)
     return root
+
+
+@pytest.fixture
+def two(promoted_twice: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That project as it was made, current folder and environment set."""
+    for name in ("project", "bentoml"):
+        restore(promoted_twice / "kept" / name, promoted_twice / name)
+    return enter(promoted_twice, monkeypatch)
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Go into the project under `root`; its stores lie beside and in it."""
+    project = root / "project"
+    patch.chdir(project)
+    patch.setenv("BENTOML_HOME", str(root / "bentoml"))
+    patch.setenv("BENTOML_DO_NOT_TRACK", "true")
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    patch.delenv("MODEL_PUBLIC_KEY", raising=False)
+    return project

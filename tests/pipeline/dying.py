@@ -5,11 +5,17 @@ A fork server has imported everything beforehand, so that each death takes a sec
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import shutil
 import signal
+import sqlite3
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -23,8 +29,11 @@ from mlflow import MlflowClient
 from sqlalchemy.orm import configure_mappers
 
 from tests.killing import ROOT
+from tests.pipeline.acting import restore
 from training import bento_store, champion, gate, promote, register, registry
 from training.mlflow_store import Registry
+
+NEVER, LEAST = 10**9, 9  # changes; changes that a move of aliases makes at least
 
 configure_mappers()
 IMPORTED = (mlflow.pyfunc, mlflow.store, models, gate)  # what the commands import when they get to it
@@ -89,3 +98,42 @@ def _run(command: str, words: tuple[str, ...], before: int, environment: dict[st
     for owner, name in CHANGES:
         setattr(owner, name, mortal(getattr(owner, name)))
     MAINS[command]()
+
+
+@dataclass(frozen=True)
+class State:
+    """Aliases and unfinished business in the SQLite registry, read past MLflow: its pool may hold an older file."""
+
+    aliases: dict[str, str]
+    marks: list[str]
+
+
+def state() -> State:
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        named = database.execute("SELECT alias, version FROM registered_model_aliases").fetchall()
+        marks = database.execute("SELECT key FROM registered_model_tags").fetchall()
+    return State({alias: str(version) for alias, version in named}, [key for (key,) in marks])
+
+
+def deaths_from_here(command: str, *words: str, again: tuple[str, ...] = ()) -> Iterator[int]:
+    """Kill a command before its first change, its second, and so on, each time from the state of now.
+
+    After each death a reader must find exactly one whole champion; then the command (with the words `again` if given) runs
+    to its end, and the caller looks at what that left.
+    """
+    home = Path(os.environ["BENTOML_HOME"])
+    with tempfile.TemporaryDirectory() as kept:
+        shutil.copytree(Path.cwd(), Path(kept, "project"))
+        shutil.copytree(home, Path(kept, "bentoml"))
+        for number in itertools.count(1):
+            restore(Path(kept, "project"), Path.cwd())
+            restore(Path(kept, "bentoml"), home)
+            if not dies(command, *words, before=number):
+                break
+            found = champion.registry_champion("cats-vs-dogs", "sqlite:///mlflow.db")
+            assert found is not None
+            assert bento_store.is_whole(bento_store.tag_of("cats-vs-dogs", str(found.model_sha256)))
+            assert bento_store.is_whole(champion.read().bento_tag)
+            assert not dies(command, *(again or words), before=NEVER)
+            yield number
+    assert number >= LEAST

@@ -39,7 +39,7 @@ class Done:
 
 
 def stage(folder: Path, module: str, *arguments: str) -> Done:
-    """Run the command of a stage in `folder`, in this process: importing torch anew would take longer than the stage."""
+    """Run the command of a stage in `folder`, in this process: importing torch anew takes longer than the stage."""
     command = importlib.import_module(module)
     output = io.StringIO()
     code = 0

@@ -42,6 +42,7 @@ ONE_FILE = {
     "unsupported format": (encode(cat(), "ICO"), 415, "not_an_image"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
     "bomb": (bomb(40_000, 40_000), 413, "too_many_pixels"),
+    "large png": (bomb(4001, 4000), 413, "too_many_pixels"),
     "extreme aspect": (encode(Image.new("RGB", (4000, 10)), "PNG"), 422, "extreme_aspect"),
     "too small": (encode(Image.new("RGB", (3, 3)), "PNG"), 422, "too_small"),
     "too many bytes": (b"\0" * 2_000_001, 413, "too_many_bytes"),

@@ -132,7 +132,7 @@ def test_explain_draws_where_the_evidence_is(client: httpx.Client) -> None:
     )
     heat = np.asarray(found["heat"])
     assert found["explained"] == found["answer"]["label"] == "cat"
-    assert np.unravel_index(heat.argmax(), heat.shape) == (0, 0)
+    assert heat.argmax() == 0
     assert (heat.min(), heat.max()) == (0, 1)
     drawn = client.post("/explain", files={"image": file.getvalue()})
     assert drawn.headers["Content-Type"] == "image/png"

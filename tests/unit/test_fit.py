@@ -20,7 +20,9 @@ class Interrupted(Exception):
     """Stands for a kill in the middle of an epoch."""
 
 
-def phase(checkpoint: Path, stop_in: int | None = None, epochs: int = 6, keep_best: bool = True, patience: int = 9) -> Phase:
+def phase(
+    checkpoint: Path, stop_in: int | None = None, epochs: int = 6, keep_best: bool = True, patience: int = 9
+) -> Phase:
     torch.manual_seed(0)
     model = nn.Linear(5, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)

@@ -73,7 +73,7 @@ def test_a_worse_candidate_fails_with_figures(judge: Judge, model: Any) -> None:
 
 
 def test_a_lower_log_loss_at_the_same_answers_is_a_reason(judge: Judge, model: Any) -> None:
-    checks = judge(model(), model("champion", skill=1.0, sharpness=200.0))
+    checks = judge(model(), model("champion", skill=1.0, sharpness=8.0))
     assert failed(checks) == set()
     assert checks["reason to move"].figure.startswith("lower log-loss")
 
@@ -136,7 +136,12 @@ def test_latency_is_decided_by_the_ratio_above_the_floor(
 
 @pytest.mark.parametrize(
     ("key", "name"),
-    [("parity", "parity"), ("lineage", "same test data"), ("metrics", "recorded accuracy"), ("self_check", "self-check")],
+    [
+        ("parity", "parity"),
+        ("lineage", "same test data"),
+        ("metrics", "recorded accuracy"),
+        ("self_check", "self-check"),
+    ],
 )
 def test_missing_evidence_fails(judge: Judge, model: Any, key: str, name: str) -> None:
     candidate = model()

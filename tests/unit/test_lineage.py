@@ -46,7 +46,7 @@ def test_a_changed_or_new_source_is_dirt(project: Path, source: str) -> None:
 def test_outside_a_repository_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(LineageError, match="not a git repository.*clone the project"):
+    with pytest.raises(LineageError, match=r"not a git repository.*clone the project"):
         lineage.commit()
 
 

@@ -46,7 +46,11 @@ def test_a_torchvision_model_by_its_name(architecture: str) -> None:
     ("architecture", "weights", "message"),
     [
         ("resnet19", None, "no architecture 'resnet19': use cnn, efficientnet_lite0 or one of .*resnet18"),
-        ("resnet18", "IMAGENET", "resnet18 has no weights 'IMAGENET': set train.weights to one of null, .*IMAGENET1K_V1"),
+        (
+            "resnet18",
+            "IMAGENET",
+            "resnet18 has no weights 'IMAGENET': set train.weights to one of null, .*IMAGENET1K_V1",
+        ),
         ("vit_b_16", None, "vit_b_16 does not end in average pooling and a linear layer"),
     ],
 )

@@ -25,7 +25,9 @@ def test_the_exact_interval_is_what_very_many_resamples_give(pair: Contingency) 
     each = [pair.both_right + pair.both_wrong, pair.only_a, pair.only_b]
     draws = np.random.default_rng(1).multinomial(pair.pictures, np.array(each) / pair.pictures, 400_000)
     differences = (draws[:, 1] - draws[:, 2]) / pair.pictures
-    assert pair.difference_interval(0.95) == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=1 / pair.pictures)
+    assert pair.difference_interval(0.95) == pytest.approx(
+        np.quantile(differences, [0.025, 0.975]), abs=1 / pair.pictures
+    )
 
 
 def scores(losses: np.ndarray) -> Scores:  # type: ignore[type-arg]

@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.server.app import ServiceAppFactory
-from bentoml._internal.container import BentoMLContainer
-from bentoml._internal.marshal.dispatcher import NonBlockSema, Optimizer
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema, Optimizer
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.middleware import Middleware
@@ -39,6 +39,13 @@ class NeverWait(Optimizer):
         """Estimates stay 0."""
 
 
+def tune(dispatcher: CorkDispatcher[Any, Any], batches: int) -> None:
+    """Let `batches` run at once and none wait."""
+    dispatcher.optimizer = NeverWait()
+    dispatcher._sema = NonBlockSema(batches)
+    dispatcher.TICKET_INTERVAL = POLL_S
+
+
 class BatchingApp(ServiceAppFactory):
     """BentoML's application of a service, with the tuned batching and with a Fault answered as what it is."""
 
@@ -46,9 +53,7 @@ class BatchingApp(ServiceAppFactory):
         super().__init__(service, is_main=is_main)
         self.settings = settings
         for dispatcher in self.dispatchers.values():
-            dispatcher.optimizer = NeverWait()
-            dispatcher._sema = NonBlockSema(settings.threads + 1)
-            dispatcher.TICKET_INTERVAL = POLL_S
+            tune(dispatcher, settings.threads + 1)
 
     @property
     def middlewares(self) -> list[Middleware]:

@@ -29,12 +29,6 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-CORS = {
-    "allow_methods": ("GET", "POST"),
-    "allow_headers": ("Authorization", "X-API-Key", "X-Request-ID"),
-    "expose_headers": ("X-Request-ID", "X-Model-Version", "Retry-After"),
-}
-
 PROBLEMS = {
     400: "the form cannot be read, or the connection ended (broken_multipart, disconnected)",
     401: "an API key is needed (no_valid_key)",

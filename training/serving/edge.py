@@ -11,10 +11,11 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.params import Serve
@@ -142,6 +143,19 @@ class RateLimit:
         if len(self._buckets) > CLIENTS:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - tokens) / self.rate
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """`app` for web pages of these origins too; without any, browsers keep other pages' scripts away."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
+        expose_headers=("X-Request-ID", "X-Model-Version", "Retry-After"),
+    )
 
 
 def _key(headers: Headers) -> bytes:

@@ -26,8 +26,8 @@ from training.serving.errors import Fault, overloaded
 from training.serving.multipart import Part, parse
 
 FORM = "multipart/form-data"
-LARGE_PIXELS = {"JPEG": 25_000_000}  # above it pictures are decoded one at a time, for the sake of memory
-LARGE_PIXELS_OTHERWISE = 4_000_000  # only JPEG is decoded at a smaller scale
+LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
+LARGE_PIXELS_JPEG = 25_000_000  # these are decoded at a smaller scale
 _T = TypeVar("_T")
 
 
@@ -153,7 +153,11 @@ class Reader:
         if len(data) > self.settings.max_bytes:
             raise _too_many_bytes(self.settings.max_bytes)
         image = preprocess.open_checked(data, self.limits)
-        if image.width * image.height > LARGE_PIXELS.get(image.format or "", LARGE_PIXELS_OTHERWISE):
+        pixels, whole = image.width * image.height, image.format != "JPEG"
+        if whole and pixels > self.settings.max_pixels_whole:
+            hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
+            raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
+        if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG):
             return image
         return preprocess.shrink(image, self.how)
 

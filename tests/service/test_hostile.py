@@ -1,0 +1,141 @@
+"""Hostile requests while good clients run; `HOSTILE_REQUESTS=5000 pytest -s tests/service/test_hostile.py` for many.
+
+Mutated pictures of every format, mutated forms, bombs, slow clients. By default a few hundred.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Event
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.pictures import bomb, encode, good_kinds
+from tests.service.server import Server, raw_post
+from tests.service.test_bad_input import BODIES, FORM, field, form
+
+REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "200"))
+GOOD_CLIENTS = 8
+HOSTILE_CLIENTS = 2
+SLOW_CLIENTS = 20
+GROWTH_MB = 60  # of the worker's memory while it was attacked
+
+
+@pytest.fixture(scope="module")
+def attacked(project: Path) -> Iterator[Server]:
+    server = Server.start(project, project / "home", SERVE_DRAIN="0", SERVE_UPLOAD_TIMEOUT="2")
+    yield server
+    assert server.stop() == 0
+
+
+def large_but_allowed() -> bytes:
+    """A picture of nearly 16 million pixels in a few kilobytes."""
+    return encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
+
+
+def hostile(number: int, pictures: list[bytes], large: bytes) -> tuple[str, dict[str, str], bytes]:
+    """Address, headers and body of one hostile request."""
+    chance = random.Random(number)
+    kind = number % 10
+    if kind == 0:
+        headers, body, _, _ = list(BODIES.values())[chance.randrange(len(BODIES))]
+        return "/predict", headers, body
+    if kind == 1:
+        return "/predict", FORM, mutated(form(field("image", pictures[0])), chance)
+    if kind == 2:
+        return "/explain", FORM, form(field("image", bomb(chance.randint(1, 2**31 - 1), chance.randint(1, 2**31 - 1))))
+    if kind == 3 and number % 50 == 3:
+        return "/predict", FORM, form(field("image", large))
+    parts = [field("images", mutated(chance.choice(pictures), chance)) for _ in range(3)]
+    if kind == 4:
+        return "/predict_batch", FORM, form(*parts)
+    return "/predict", FORM, form(field("image", mutated(chance.choice(pictures), chance)))
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Some bytes changed, then perhaps cut off or repeated."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 20)):
+        changed[chance.randrange(len(changed))] = chance.randrange(256)
+    end = len(changed) if chance.random() < 0.7 else chance.randrange(len(changed))
+    return bytes(changed[:end]) * chance.choice((1, 1, 1, 2))
+
+
+def attack(url: str, numbers: range) -> Counter[int]:
+    """Send these hostile requests one after another; how often each status came back. Runs in a process of its own."""
+    pictures, large = list(good_kinds().values()), large_but_allowed()
+    statuses: Counter[int] = Counter()
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for number in numbers:
+            address, headers, body = hostile(number, pictures, large)
+            statuses[client.post(address, headers=headers, content=body).status_code] += 1
+    return statuses
+
+
+def good_times(client: httpx.Client, picture: bytes, expected: object, stop: Event) -> list[float]:
+    """Ask until told to stop; every answer must be the expected one. Seconds of each."""
+    times = []
+    while not stop.is_set():
+        begun = time.perf_counter()
+        answer = client.post("/predict", files={"image": picture})
+        times.append(time.perf_counter() - begun)
+        assert answer.json()["probabilities"] == expected
+    return times
+
+
+def worker_of(server: Server) -> int:
+    pid = server.process.pid
+    [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(worker)
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_good_clients_never_notice(attacked: Server, cat: bytes) -> None:
+    worker = worker_of(attacked)
+    processes = ProcessPoolExecutor(HOSTILE_CLIENTS, get_context("spawn"))
+    with httpx.Client(base_url=attacked.url, timeout=30) as client, processes, ThreadPoolExecutor(GOOD_CLIENTS) as pool:
+        expected = client.post("/predict", files={"image": cat}).json()["probabilities"]
+
+        def alongside(requests: int, seconds: float = 0) -> tuple[Counter[int], list[float]]:
+            """Statuses of so many hostile requests, and the times of the good ones meanwhile."""
+            stop = Event()
+            good = [pool.submit(good_times, client, cat, expected, stop) for _ in range(GOOD_CLIENTS)]
+            shares = [range(first, requests, HOSTILE_CLIENTS) for first in range(HOSTILE_CLIENTS)]
+            statuses = sum(processes.map(partial(attack, attacked.url), shares), Counter[int]())
+            time.sleep(seconds)
+            stop.set()
+            return statuses, [each for times in good for each in times.result()]
+
+        alongside(60)
+        before = resident_mb(worker)
+        _, quiet = alongside(0, seconds=3)
+        slow = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(SLOW_CLIENTS)]
+        for connection in slow:
+            connection.sendall(raw_post(100_000) + b"slow")
+        statuses, busy = alongside(REQUESTS)
+        for connection in slow:
+            connection.close()
+        after = resident_mb(worker)
+    ratio = float(np.quantile(busy, 0.99) / np.quantile(quiet, 0.99))
+    print(f"statuses {dict(statuses)}, p99 of good clients x {ratio:.2f}, memory {before:.0f} -> {after:.0f} MB")
+    assert set(statuses) <= {200, 400, 413, 415, 422}
+    assert sum(statuses.values()) == REQUESTS
+    assert statuses[200] < REQUESTS / 2
+    assert worker_of(attacked) == worker
+    assert after - before < GROWTH_MB
+    assert "Traceback" not in attacked.log.read_text()

@@ -1,0 +1,66 @@
+"""A lone request never waits for company, and batches form from what queued up while the network was busy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from bentoml._internal.marshal.dispatcher import CorkDispatcher
+
+from training.serving.batching import tune
+
+WORK_S = 0.02
+
+
+def fallback() -> NoReturn:
+    raise AssertionError("a request was given up")
+
+
+def dispatcher() -> CorkDispatcher[int, int]:
+    made: CorkDispatcher[int, int] = CorkDispatcher(10_000, 4, fallback=fallback, get_batch_size=lambda _: 1)
+    tune(made, batches=2)
+    return made
+
+
+def test_a_lone_request_after_a_busy_time_is_answered_as_soon_as_before() -> None:
+    sizes: list[int] = []
+
+    async def work(batch: Sequence[int]) -> list[int]:
+        sizes.append(len(batch))
+        await asyncio.sleep(WORK_S)
+        return [number * 2 for number in batch]
+
+    async def scenario() -> list[float]:
+        call = dispatcher()(work)
+        busy = await asyncio.gather(*(call(number) for number in range(200)))
+        assert busy == [number * 2 for number in range(200)]
+        lone = []
+        for number in range(5):
+            begun = time.perf_counter()
+            assert await call(number) == number * 2
+            lone.append(time.perf_counter() - begun)
+        return lone
+
+    lone = asyncio.run(scenario())
+    assert max(sizes) == 4
+    assert len(sizes) < 100
+    assert sorted(lone)[2] < WORK_S + 0.01  # BentoML's own estimate holds it back for 130 ms here
+
+
+def test_one_failing_batch_fails_alone() -> None:
+    async def work(batch: Sequence[int]) -> list[int]:
+        if 13 in batch:
+            raise ValueError("13")
+        await asyncio.sleep(0)
+        return list(batch)
+
+    async def scenario() -> list[object]:
+        call = dispatcher()(work)
+        return await asyncio.gather(*(call(number) for number in range(40)), return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    failed = [number for number, result in enumerate(results) if isinstance(result, ValueError)]
+    assert 13 in failed
+    assert len(failed) <= 4

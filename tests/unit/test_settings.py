@@ -1,0 +1,55 @@
+"""Settings of the service: params.yaml, overridden by the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.params import ParamsError
+from training.serving import settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_environment_overrides_params() -> None:
+    plain = settings.load(ROOT, {})
+    changed = settings.load(
+        ROOT, {"SERVE_MAX_BYTES": "7", "SERVE_FORMATS": "[PNG]", "SERVE_RATE_LIMIT": "2.5", "OTHER": "1"}
+    )
+    assert changed == plain.model_copy(update={"max_bytes": 7, "formats": ["PNG"], "rate_limit": 2.5})
+
+
+def test_threads_are_as_many_as_cores_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "usable_cores", lambda: 3)
+    assert settings.load(ROOT, {}).threads == 3
+    assert settings.load(ROOT, {"SERVE_THREADS": "5"}).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SERVE_MAX_BITES", "1", "nearest valid key: 'max_bytes'"),
+        ("SERVE_MAX_BYTES", "many", "max_bytes: .*found 'many'"),
+        ("SERVE_MAX_BATCH", "1", "max_batch"),
+        ("SERVE_FORMATS", "[HEIF]", "formats"),
+    ],
+)
+def test_a_wrong_override_is_named(name: str, value: str, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        settings.load(ROOT, {name: value})
+
+
+def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("third\n\n fourth \n")
+    found = settings.api_keys({"API_KEYS": "first, second,", "API_KEYS_FILE": str(path)})
+    assert found == (b"first", b"second", b"third", b"fourth")
+    assert settings.api_keys({}) == ()
+
+
+def test_an_empty_list_of_keys_never_means_everybody(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n")
+    for environ in ({"API_KEYS": ""}, {"API_KEYS_FILE": str(tmp_path / "keys")}):
+        with pytest.raises(ParamsError, match="holds no key"):
+            settings.api_keys(environ)
