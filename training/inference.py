@@ -22,13 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from training.preprocess import Preprocessing, load
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model_card.json"
@@ -106,6 +108,8 @@ class Classifier:
     """Predictions from a model folder. Thread-safe: sessions of ONNX Runtime may run in several threads at once."""
 
     def __init__(self, folder: ModelFolder, threads: int = 1) -> None:
+        import onnxruntime  # here, because BentoML's supervisor imports this module and never runs a model
+
         self.folder = folder
         self.session = onnxruntime.InferenceSession(
             str(folder.path / MODEL_FILE), session_options(threads), providers=_providers()
@@ -138,7 +142,10 @@ class Classifier:
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
     """Options for a session that shares the processor with others: `threads` of its own, none of them spinning."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False  # it keeps memory for every size of batch, and gains nothing here
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that spin while they wait take the processor from the HTTP server beside them.
@@ -148,6 +155,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _providers() -> list[str]:
+    import onnxruntime
+
     available = onnxruntime.get_available_providers()
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 

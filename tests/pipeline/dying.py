@@ -118,8 +118,8 @@ def state() -> State:
 def deaths_from_here(command: str, *words: str, again: tuple[str, ...] = ()) -> Iterator[int]:
     """Kill a command before its first change, its second, and so on, each time from the state of now.
 
-    After each death a reader must find exactly one whole champion; then the command (with the words `again` if given) runs
-    to its end, and the caller looks at what that left.
+    After each death a reader must find exactly one whole champion; then the command (with the words `again` if given)
+    runs to its end, and the caller looks at what that left.
     """
     home = Path(os.environ["BENTOML_HOME"])
     with tempfile.TemporaryDirectory() as kept:

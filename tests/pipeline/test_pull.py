@@ -1,0 +1,264 @@
+"""A registry on a real MLflow server, seen from a machine that trained and from one that only serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.pipeline.acting import FAIR, GOOD, NAME, promoted
+from tests.unit.test_signing import key_pair
+from training import bento_store, champion, params, pull, register, registry
+from training.champion import ChampionError
+from training.inference import ModelFolderError
+from training.mlflow_store import Registry, RegistryError
+
+NONE = "nothing may be imported"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`mlflow server` with an artifact store of its own."""
+    root = tmp_path_factory.mktemp("server")
+    shutil.copy(template / "mlflow.db", root / "mlflow.db")
+    port = free_port()
+    stores = ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts")]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    log = (root / "log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *where, *stores],
+        cwd=root,
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+        log.close()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def trained(server: str, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The machine that trained: two promotions, the second signed. Its BentoML store is not that of the tests."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(template, root / "project")
+    key_pair(root, "key")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root / "project")
+        patch.setenv("MLFLOW_TRACKING_URI", server)
+        patch.setenv("BENTOML_HOME", str(root / "bentoml"))
+        promoted(root / "project", **FAIR)
+        settings = Path("params.yaml")
+        settings.write_text(settings.read_text().replace("signing_key: null", f"signing_key: {root}/key.pem"))
+        promoted(root / "project", **GOOD)
+    return root
+
+
+@pytest.fixture
+def clone(server: str, trained: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A second machine: a fresh clone with an empty BentoML store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    (project / "mlflow.db").unlink()
+    return project
+
+
+def stored() -> list[Path]:
+    return [path for path in bento_store.store_path().parent.rglob("*") if path.is_file()]
+
+
+def test_the_champion_arrives_verified_and_pinned(clone: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.main(["pull"])
+    pin = champion.read()
+    assert (pin.mlflow_version, pin.tracking_uri) == ("2", server)
+    folder = bento_store.find(pin.bento_tag)
+    assert folder is not None
+    assert folder.sha256 == pin.model_sha256
+    assert bento_store.metadata(pin.bento_tag)["mlflow_run_id"] == pin.run_id
+    champion.check_against_registry(pin, clone)
+    registry.main(["status"])
+    assert "agree" in capsys.readouterr().out
+
+
+def test_the_bytes_are_those_of_the_machine_that_trained(clone: Path, trained: Path) -> None:
+    version = pull.pull_champion(Registry(NAME))
+    here = bento_store.path_of(version.bento_tag)
+    there = trained / "bentoml/models" / version.bento_tag.replace(":", "/")
+    for name in ("model.onnx", "model_card.json", "SHA256SUMS", "model.sig"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+
+
+def test_a_second_pull_downloads_nothing(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull.pull_champion(Registry(NAME))
+    monkeypatch.setattr(Registry, "download_folder", lambda *_: pytest.fail("downloaded again"))
+    pull.pull_champion(Registry(NAME))
+
+
+def test_a_rerun_on_the_second_machine_needs_no_mlflow(clone: Path, trained: Path) -> None:
+    """What `make run` asks first works over HTTP too."""
+    version = pull.pull_champion(Registry(NAME))
+    folder = bento_store.find(version.bento_tag)
+    assert folder is not None
+    assert register.registered(folder, NAME, None) == register.Record.of(version)
+    assert champion.registered_version(NAME, "0" * 64, Registry(NAME).uri) is None
+    assert champion.registered_version("other", version.sha256, Registry(NAME).uri) is None
+
+
+def test_the_pin_is_refused_when_the_server_has_another_champion(clone: Path) -> None:
+    here = Registry(NAME)
+    pull.pull_champion(here)
+    here.set_alias("champion", "1")
+    try:
+        with pytest.raises(ChampionError, match="pins version 2 .* is version 1"):
+            champion.check_against_registry(champion.read(), clone)
+        pull.pull_champion(here)
+        assert champion.read().mlflow_version == "1"
+    finally:
+        here.set_alias("champion", "2")
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_signature_is_verified_where_a_key_is_configured(
+    clone: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, signed: bool
+) -> None:
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(trained / "key.pub.pem"))
+    here = Registry(NAME)
+    if signed:
+        pull.fetch(here, here.version("2"))
+    else:
+        with pytest.raises(ModelFolderError, match="is not signed, but MODEL_PUBLIC_KEY demands it"):
+            pull.fetch(here, here.version("1"))
+        assert stored() == [], NONE
+
+
+def artifact(trained: Path, number: str) -> Path:
+    """model.onnx of a version in the artifact store of the server."""
+    found = (trained.parent).glob(f"server*/artifacts/**/{Registry(NAME).version(number).run_id}/**/model.onnx")
+    return next(iter(found))
+
+
+def test_a_flipped_byte_is_refused(clone: Path, trained: Path) -> None:
+    path = artifact(trained, "2")
+    good = path.read_bytes()
+    path.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    try:
+        with pytest.raises(ModelFolderError, match=r"model\.onnx was changed: its SHA-256"):
+            pull.pull_champion(Registry(NAME))
+    finally:
+        path.write_bytes(good)
+    assert stored() == [], NONE
+    assert not champion.PIN_FILE.exists()
+
+
+def test_an_exchanged_model_is_refused(clone: Path, trained: Path) -> None:
+    """A whole folder with good checksums, but of another version."""
+    target, other = artifact(trained, "2").parent, artifact(trained, "1").parent
+    kept = shutil.copytree(target, clone / "kept")
+    shutil.rmtree(target)
+    shutil.copytree(other, target)
+    try:
+        with pytest.raises(ModelFolderError, match="the artifacts of the registry were exchanged"):
+            pull.pull_champion(Registry(NAME))
+    finally:
+        shutil.rmtree(target)
+        shutil.copytree(kept, target)
+    assert stored() == [], NONE
+
+
+def test_missing_artifacts_are_named(clone: Path, trained: Path) -> None:
+    folder = artifact(trained, "2").parent
+    away = folder.rename(folder.with_name("away"))
+    try:
+        with pytest.raises(RegistryError, match="the artifacts of version 2"):
+            pull.pull_champion(Registry(NAME))
+    finally:
+        away.rename(folder)
+    assert stored() == [], NONE
+
+
+def test_a_missing_model_and_a_missing_alias_are_two_errors(clone: Path) -> None:
+    with pytest.raises(RegistryError, match="has no registered model foxes"):
+        pull.pull_champion(Registry("foxes"))
+    empty = Registry("empty")
+    empty.create()
+    with pytest.raises(RegistryError, match="has no alias champion"):
+        pull.pull_champion(empty)
+
+
+def test_a_server_that_is_down_is_told_in_seconds(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    start = time.monotonic()
+    with pytest.raises(RegistryError, match=r"cannot be reached .*MLFLOW_TRACKING_URI"):
+        Registry(NAME)
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_does_not_answer_is_told_in_seconds(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(RegistryError, match="cannot be reached"):
+            Registry(NAME)
+        assert time.monotonic() - start < 5
+
+
+def test_another_web_server_is_no_registry(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    thread = Thread(target=other.serve_forever, args=(0.02,))
+    thread.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{other.server_port}")
+    try:
+        with pytest.raises(RegistryError, match="is no MLflow server: it answers 404") as caught:
+            Registry(NAME)
+    finally:
+        other.shutdown()
+        other.server_close()
+        thread.join()
+    assert "secret" not in str(caught.value)
+
+
+def test_the_gate_and_rollback_work_on_the_server(clone: Path) -> None:
+    """A candidate from the second machine is judged against the champion, which is pulled for that."""
+    outcome = promoted(clone, skill=0.15, seed=1)
+    assert outcome.kept_out
+    here = Registry(NAME)
+    assert here.aliases()["champion"] == "2"
+    assert registry.rollback(here, "test").startswith("version 1")
+    assert champion.read().mlflow_version == "1"
+    assert params.load().register_.name == here.name
