@@ -14,10 +14,10 @@ Settings: section `serve` of params.yaml, SERVE_<KEY> in the environment. Withou
 from __future__ import annotations
 
 import gc
-import time
 from typing import Any
 
 import bentoml
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -112,7 +112,6 @@ class PictureClassifier:
         self.engine = Engine(self.folder, SETTINGS.threads)
         self.reader = Reader(SETTINGS, self.folder.preprocessing)
         self.answerer = Answerer(self.folder, PIN)
-        self.since = time.time()
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again
 
@@ -142,7 +141,7 @@ class PictureClassifier:
         best = int(seen.probabilities.argmax())
         warmth = explain.heat(seen.activation[best])
         if form == "png":
-            return Response(explain.overlay(picture.pixels, warmth), media_type="image/png")
+            return Response(await to_thread.run_sync(explain.overlay, picture.pixels, warmth), media_type="image/png")
         answer = self.answerer.answer(picture, seen)
         return JSONResponse({"explained": self.folder.classes[best], "heat": warmth.tolist(), "answer": answer})
 

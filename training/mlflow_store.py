@@ -166,14 +166,16 @@ class Registry:
     def download_folder(self, version: Version, target: Path) -> Path:
         """The model folder of `version`, downloaded under `target`; nothing about it is verified yet."""
         from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
 
         with _told(self.where):
             source = self.client.get_model_version_download_uri(self.name, version.number)
-            uri = f"{source}/{FOLDER_IN_MODEL}"
-            try:
-                return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
-            except OSError as error:
-                raise RegistryError(f"the artifacts of version {version.number} are not at {uri}: {error}") from None
+        uri = f"{source}/{FOLDER_IN_MODEL}"
+        try:
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
+        except (OSError, MlflowException) as error:
+            reason = str(error).splitlines()[0]
+            raise RegistryError(f"the artifacts of version {version.number} are not at {uri}: {reason}") from None
 
 
 def _version(found: Any) -> Version:

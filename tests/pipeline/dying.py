@@ -40,6 +40,7 @@ IMPORTED = (mlflow.pyfunc, mlflow.store, models, gate)  # what the commands impo
 
 CHANGES: list[tuple[Any, str]] = [
     (bento_store, "put"),
+    (Path, "rename"),
     (champion, "replace_text"),
     (Registry, "set_tag"),
     (Registry, "delete_tag"),

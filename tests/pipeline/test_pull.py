@@ -143,7 +143,7 @@ def test_the_pin_is_refused_when_the_server_has_another_champion(clone: Path) ->
     pull.pull_champion(here)
     here.set_alias("champion", "1")
     try:
-        with pytest.raises(ChampionError, match="pins version 2 .* is version 1"):
+        with pytest.raises(ChampionError, match=r"pins version 2 .* is version 1"):
             champion.check_against_registry(champion.read(), clone)
         pull.pull_champion(here)
         assert champion.read().mlflow_version == "1"

@@ -14,7 +14,10 @@ from tests.tiny import tiny_picture
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with a champion; its BentoML home is the folder `home` in it."""
+    """A copy of the project with a champion; its BentoML home is the folder `home` in it.
+
+    One server only may use a home: another one that starts there wipes its metrics.
+    """
     folder = copy_project(tmp_path_factory.mktemp("served"))
     make_champion(folder, folder / "home")
     return folder

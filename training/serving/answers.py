@@ -58,6 +58,14 @@ class Error(BaseModel):
     request_id: str
 
 
+class Health(BaseModel):
+    """What is served, and where it comes from."""
+
+    status: Literal["ok", "draining"]
+    source: Literal["champion", "MODEL_PATH"]
+    model: Model
+
+
 class Answers(IORootModel[list[Answer | Error]]):
     """One answer, or that picture's own error, for each picture in order."""
 

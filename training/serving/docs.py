@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from training.params import Serve
-from training.serving.answers import Answer, Answers, Error
+from training.serving.answers import Answer, Answers, Error, Health
 
 START = 'SwaggerUIBundle({url: "/docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
 PAGE = f"""<!doctype html>
@@ -35,10 +35,10 @@ PROBLEMS = {
     404: "no such address (not_found)",
     405: "not with that method (method_not_allowed)",
     408: "the body came too slowly (slow_upload)",
-    413: "too much (too_many_bytes, too_many_pixels, too_many_pictures, too_many_fields)",
+    413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
-    "too_small, extreme_aspect, wrong_parameter)",
+    "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter)",
     429: "too many requests (too_many_requests); Retry-After says when",
     500: "the service failed (internal)",
     503: "too much is waiting, or the model does not answer (overloaded, not_ready); Retry-After says when",
@@ -55,16 +55,17 @@ _ABSTAIN = {
 _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "taken as the id of the request; made when missing or not of this form",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "description": "the id of the request; made when missing, or when it is not 1 to 128 of A-Z a-z 0-9 . _ : -",
+    "schema": {"type": "string"},
+    "example": "order-17",
 }
 
 
 def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
     """The OpenAPI document of the service."""
-    models = [(model, "serialization") for model in (Answer, Answers, Error)]
+    models = [(model, "serialization") for model in (Answer, Health, Error)]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    components: dict[str, Any] = {"schemas": schemas["$defs"]}
+    components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS}}
     components["responses"] = {str(status): _problem(text) for status, text in PROBLEMS.items()}
     security: list[dict[str, list[str]]] = []
     if keyed:
@@ -131,7 +132,7 @@ def _facts() -> dict[str, Any]:
     anything = {"application/json": {"schema": {"type": "object"}}}
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
-        "/health": _get("What is served, and since when", anything),
+        "/health": _get("What is served", _json("Health")),
         "/model": _get("The model card: metrics, thresholds, lineage", anything),
         "/livez": _get("Whether the process runs", text),
         "/readyz": _get("Whether the model answers", text, 503),
@@ -176,6 +177,13 @@ _HEADERS = {
 
 def _problem(text: str) -> dict[str, Any]:
     return {"description": text, "headers": _HEADERS, "content": _json("Error")}
+
+
+_ANSWERS = {
+    "description": Answers.__doc__,
+    "type": "array",
+    "items": {"anyOf": [{"$ref": "#/components/schemas/Answer"}, {"$ref": "#/components/schemas/Error"}]},
+}
 
 
 async def page(_: Request) -> Response:

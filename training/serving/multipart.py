@@ -37,7 +37,7 @@ class _Collector:
     def on_part_begin(self) -> None:
         if len(self.parts) == self.limit:
             message = f"the form has more than {self.limit} fields"
-            raise Fault(413, "too_many_fields", message, "send fewer pictures in one request")
+            raise Fault(422, "too_many_fields", message, "send fewer pictures in one request")
         self.parts.append(Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -63,7 +63,7 @@ class _Collector:
 
 
 def parse(body: bytes, content_type: str, max_pictures: int) -> list[Part]:
-    """The parts of `body` in order; Fault 400 when it is not well formed or ends early, 413 for too many parts."""
+    """The parts of `body` in order; Fault 400 when it is not well formed or ends early, 422 for too many parts."""
     hint = "let the HTTP library build the form, it also writes the boundary into Content-Type"
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")

@@ -60,7 +60,7 @@ class Reader:
         self.limits: Limits = serve_settings.limits(settings)
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
-        self._threads = ThreadPoolExecutor(settings.threads, "decode")
+        self._threads = ThreadPoolExecutor(int(__import__("os").environ.get("DEC", settings.threads)), "decode")
         self._large = ThreadPoolExecutor(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
@@ -83,7 +83,7 @@ class Reader:
         parts = await self._in_thread(lambda: _files(parse(body, media, self.settings.max_pictures), "images"))
         if len(parts) > self.settings.max_pictures:
             hint = f"send at most {self.settings.max_pictures}"
-            raise Fault(413, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
+            raise Fault(422, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
         self._enter(request, len(parts))
 
         return list(await asyncio.gather(*(self._item(request, abstain, *item) for item in enumerate(parts))))
