@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import socket
@@ -184,8 +185,8 @@ def test_a_connection_closed_half_way_harms_nobody(server: Server, client: httpx
 
 
 def test_a_client_that_closes_its_sending_side_harms_nobody(server: Server, client: httpx.Client) -> None:
-    with pytest.raises(RemoteDisconnected):
-        talk(server, raw_post(len(PNG)) + PNG, half_close=True)
+    with contextlib.suppress(RemoteDisconnected):  # uvicorn hangs up, unless the answer was quicker
+        assert talk(server, raw_post(len(PNG)) + PNG, half_close=True)[0] == 200
     assert client.post("/predict", files={"image": PNG}).json()["label"] == "cat"
 
 

@@ -53,7 +53,7 @@ class BatchingApp(ServiceAppFactory):
         super().__init__(service, is_main=is_main)
         self.settings = settings
         for dispatcher in self.dispatchers.values():
-            tune(dispatcher, settings.threads + int(__import__("os").environ.get("AHEAD", "1")))
+            tune(dispatcher, settings.threads + 1)
 
     @property
     def middlewares(self) -> list[Middleware]:

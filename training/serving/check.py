@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 from training.inference import Classifier, ModelFolder, ModelFolderError
+from training.signing import SigningError, verify_if_configured
 
 
 def check(path: Path, model_sha256: str) -> None:
-    """Raise ModelFolderError naming what is wrong; an empty `model_sha256` accepts any model."""
+    """Raise ModelFolderError or SigningError naming what is wrong; an empty `model_sha256` accepts any model."""
     if not path.is_dir():
         raise ModelFolderError(f"{path} is not a folder: MODEL_PATH must name a model folder as export writes it")
     folder = ModelFolder.open(path)
+    verify_if_configured(path)
     if model_sha256 and folder.sha256 != model_sha256:
         raise ModelFolderError(f"{path} holds model {folder.sha256[:16]}, the pin names {model_sha256[:16]}")
     Classifier(folder).self_check()
@@ -21,5 +23,5 @@ def check(path: Path, model_sha256: str) -> None:
 if __name__ == "__main__":
     try:
         check(Path(sys.argv[1]), sys.argv[2])
-    except (ModelFolderError, ValueError, KeyError, RuntimeError) as error:
+    except (ModelFolderError, SigningError, ValueError, KeyError, RuntimeError) as error:
         sys.exit(f"the model cannot be served: {error}")

@@ -60,7 +60,7 @@ class Reader:
         self.limits: Limits = serve_settings.limits(settings)
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
-        self._threads = ThreadPoolExecutor(int(__import__("os").environ.get("DEC", settings.threads)), "decode")
+        self._threads = ThreadPoolExecutor(settings.threads, "decode")
         self._large = ThreadPoolExecutor(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
