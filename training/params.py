@@ -134,8 +134,10 @@ class Params(Section):
     serve: Serve
 
     def sha256(self) -> str:
-        """Hash of all values in canonical JSON: equal for equal values, whatever their order or comments."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        """Hash of all values that shape a model (not how it is served) in canonical JSON, whatever their order."""
+        text = json.dumps(
+            self.model_dump(mode="json", by_alias=True, exclude={"serve"}), sort_keys=True, separators=(",", ":")
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
