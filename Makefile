@@ -41,6 +41,10 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 ui: $(INSTALLED) ## MLflow's pages on port 5000
 	mlflow ui --port 5000
 
+.PHONY: load
+load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
+	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
+
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types
 	ruff check .

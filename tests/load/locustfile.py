@@ -1,0 +1,68 @@
+"""Mixed traffic against a running service; errors or a slow 95th percentile make the exit code 1.
+
+    make load                                       # 8 users for 30 s against http://127.0.0.1:3000
+    locust -f tests/load/locustfile.py --host http://127.0.0.1:3000      # the same with locust's page on port 8089
+
+LOAD_P95_MS (default 500) is the limit of the 95th percentile of /predict in milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+from locust import FastHttpUser, constant, events, task
+from locust.env import Environment
+
+PICTURES = sorted(Path("models/model/self_check").iterdir())
+P95_MS = float(os.environ.get("LOAD_P95_MS", "500"))
+
+
+class Visitor(FastHttpUser):
+    """Mostly single pictures, now and then a batch, a broken file, a look at the state."""
+
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        self.pictures = itertools.cycle([path.read_bytes() for path in PICTURES])
+
+    @task(16)
+    def predict(self) -> None:
+        self.client.post("/predict", files={"image": ("picture", next(self.pictures))})
+
+    @task(4)
+    def predict_raw(self) -> None:
+        self.client.post("/predict", data=next(self.pictures), headers={"Content-Type": "image/png"})
+
+    @task(1)
+    def predict_batch(self) -> None:
+        files = [("images", (f"picture{number}", next(self.pictures))) for number in range(4)]
+        self.client.post("/predict_batch", files=files)
+
+    @task(1)
+    def broken(self) -> None:
+        with self.client.post(
+            "/predict", files={"image": ("x", b"no picture")}, catch_response=True, name="broken"
+        ) as r:
+            if r.status_code == 415:
+                r.success()
+            else:
+                r.failure(f"a broken file got {r.status_code}, not 415")
+
+    @task(1)
+    def health(self) -> None:
+        self.client.get("/health")
+
+
+@events.quitting.add_listener
+def judge(environment: Environment, **_: Any) -> None:
+    """Set the exit code from errors and the 95th percentile."""
+    total = environment.stats.total
+    slowest = environment.stats.get("/predict", "POST").get_response_time_percentile(0.95) or 0
+    if total.num_requests == 0 or total.num_failures or slowest > P95_MS:
+        print(
+            f"failed: {total.num_failures} of {total.num_requests} requests, p95 {slowest:.0f} ms (limit {P95_MS:.0f})"
+        )
+        environment.process_exit_code = 1
