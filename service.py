@@ -14,7 +14,7 @@ Settings: section `serve` of params.yaml, SERVE_<KEY> in the environment. Withou
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, ClassVar
 
 import bentoml
 from anyio import to_thread
@@ -46,10 +46,20 @@ BATCHING: dict[str, Any] = {
 class Guarded(bentoml.Service[Any]):
     """BentoML's service with our edge around it and its batching tuned."""
 
+    started: ClassVar[bool] = False
+
+    def schema(self) -> dict[str, Any]:
+        """`bentoml build` asks for it, long before any worker: what would not be served is not built."""
+        if not self.started:
+            startup.check(PIN)
+        schema: dict[str, Any] = super().schema()
+        return schema
+
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
 
+        type(self).started = True
         self.inject_config()
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
@@ -85,6 +95,7 @@ PAGES = Starlette(
 @bentoml.service(
     name="picture-classifier",
     service_class=Guarded,
+    labels=startup.labels(PIN),
     workers=1,  # one process with a thread for each core: workers on one socket share it badly
     traffic={"timeout": SETTINGS.timeout},
     logging={"access": {"enabled": False}},

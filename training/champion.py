@@ -152,7 +152,10 @@ def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) ->
 
 def without_password(uri: str) -> str:
     """`uri` without user name and password: fit for a file or a message."""
-    parts = urllib.parse.urlsplit(uri)
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:
+        raise ChampionError(f"MLFLOW_TRACKING_URI is no address: {uri.rpartition('@')[2]}") from None
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username else uri
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.champion import DEFAULT_TRACKING_URI, SHA256_TAG, TIMEOUT_S, without_password
+from training.champion import DEFAULT_TRACKING_URI, SHA256_TAG, SQLITE, TIMEOUT_S, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +50,14 @@ class Version:
     @property
     def sha256(self) -> str:
         return self.tags.get(SHA256_TAG, "-")
+
+    def check_origin(self) -> None:
+        """RegistryError when this version was made by hand: it says nothing of its model then."""
+        if not {SHA256_TAG, "bento_tag", "git_commit", "data_hash"} <= self.tags.keys():
+            raise RegistryError(
+                f"version {self.number} was not made by training.register and has no lineage: "
+                "point its alias to one that was"
+            )
 
 
 def tracking_uri() -> str:
@@ -196,6 +204,9 @@ def _client(uri: str) -> MlflowClient:
         warnings.simplefilter("ignore")  # of MLflow's own imports
         import mlflow
 
+    database = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not database.absolute().parent.is_dir():
+        raise RegistryError(f"the folder of {uri} does not exist: correct MLFLOW_TRACKING_URI or make it")
     with _told(without_password(uri)):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -233,5 +244,7 @@ def _told(where: str, missing: bool = False) -> Iterator[None]:
     except MlflowException as error:
         if not (missing and error.error_code == "RESOURCE_DOES_NOT_EXIST"):
             raise RegistryError(f"MLflow at {where}: {str(error).splitlines()[0]}") from None
+    except ImportError as error:
+        raise RegistryError(f"the MLflow database {where} needs a driver: pip install {error.name}") from None
     except SQLAlchemyError as error:
         raise RegistryError(f"the MLflow database {where} cannot be used: {str(error).splitlines()[0]}") from None

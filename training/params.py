@@ -153,7 +153,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the project folder") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not YAML: {error}") from None
     return check(Params, values, str(path))
 
@@ -176,7 +176,9 @@ def _fault(section: type[Section], loc: Sequence[int | str], kind: str, message:
     if kind == "missing":
         return f"{key} is missing"
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(key, _keys(section), n=1, cutoff=0.0)
+        valid = _keys(section)
+        sections = [] if "." in key else sorted({name.split(".")[0] for name in valid})
+        near = difflib.get_close_matches(key, [*sections, *valid], n=1, cutoff=0.0)
         return f"unknown key {key!r}, nearest valid key: {near[0]!r}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {value!r}"
 

@@ -16,7 +16,7 @@ from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.champion import ChampionError
 from training.command import run_command
 from training.dataset import DatasetError, Manifest
-from training.inference import ModelFolder
+from training.inference import ModelFolder, ModelFolderError
 from training.lineage import now
 from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
 from training.register import EXPECTED_ERRORS, open_candidate
@@ -113,8 +113,16 @@ def judge(
         return known
     from training.gate import Check, Gate  # scikit-learn and SciPy take seconds to import
 
-    rival = None if former is None else pull.fetch(registry, former)
+    unreadable = None
+    try:
+        rival = None if former is None else pull.fetch(registry, former)
+    except (ModelFolderError, RegistryError) as error:
+        if force is None:
+            raise
+        rival, unreadable = None, str(error)
     checks = Gate(folder, rival, manifest, limits).judge()
+    if unreadable:
+        checks.append(Check("champion readable", False, unreadable, "a champion to compare with"))
     if candidate.tags.get(ROLLED_BACK):
         checks.append(Check("not rolled back", False, candidate.tags[ROLLED_BACK], "--force, once the cause is mended"))
     return pronounce(candidate, former, manifest.test_sha256, limits, checks, force)

@@ -17,6 +17,7 @@ def fetch(registry: Registry, version: Version) -> ModelFolder:
     Nothing enters the store before checksums, identity and (if MODEL_PUBLIC_KEY is set) signature are right: then it
     enters at once. Raises ModelFolderError for what was changed, RegistryError for what is missing.
     """
+    version.check_origin()
     if not is_complete(version, None):
         with tempfile.TemporaryDirectory(prefix="pull-") as workspace:
             folder = verified(registry.download_folder(version, Path(workspace)), version)

@@ -12,6 +12,7 @@ import argparse
 import csv
 import datetime
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -351,7 +352,13 @@ def final_metrics(path: Path, stamp: int) -> list[Metric]:
     if not path.is_file():
         raise NotReadyError(f"{path} is missing: `dvc repro evaluate` makes it")
     values = flat(json.loads(path.read_text()))
-    return [Metric(key, float(value), stamp, 0) for key, value in values.items() if isinstance(value, int | float)]
+    numbers = {metric_name(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
+    return [Metric(key, value, stamp, 0) for key, value in numbers.items()]
+
+
+def metric_name(key: str) -> str:
+    """`key` as MLflow takes it: a class may be called `R&D`, a metric may not, so its bytes stand in hexadecimal."""
+    return re.sub(r"[^/\w.\- ]", lambda found: found.group().encode().hex(), key)
 
 
 def installed_packages() -> str:

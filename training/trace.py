@@ -62,20 +62,23 @@ def _block(title: str, values: Mapping[str, str]) -> list[str]:
 
 def trace(registry: Registry, version: Version) -> Trace:
     """Read the run of `version`; RegistryError when MLflow has lost it."""
+    version.check_origin()
     run, files = registry.run(version.run_id)
     return Trace(registry.name, version, dict(run.data.params), dict(run.data.metrics), files)
 
 
 def answer_in(text: str) -> dict[str, Any] | None:
     """The "model" part of an answer given as JSON, a file of it, or - for stdin; None when `text` is no such thing."""
-    if text == "-":
-        text = sys.stdin.read()
-    elif not text.lstrip().startswith("{") and Path(text).is_file():
-        text = Path(text).read_text()
     try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.lstrip()[:1] not in ("{", "[") and Path(text).is_file():
+            text = Path(text).read_text()
         values = json.loads(text)
-    except ValueError:
+    except (OSError, ValueError):
         return None
+    if isinstance(values, list) and values:
+        values = values[0]  # of /predict_batch: one model answers them all
     if not isinstance(values, dict):
         return None
     model = values.get("model", values)

@@ -27,6 +27,7 @@ from training.dataset import CACHE_FOLDER, DatasetError, Manifest, Picture, arra
 from training.device import DeviceError, set_up
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
 from training.forward import Network, forward
+from training.lineage import LineageError, commit
 from training.models import ModelError, Recipe, build, recipe
 from training.preprocess import Preprocessing
 
@@ -226,6 +227,7 @@ class Pool(nn.Module):
 
 def train(settings: params.Train) -> None:
     """Train on data/manifest.csv and write weights, history and summary; continues an interrupted run."""
+    commit()  # a model without a commit has no lineage: told now, not after the training
     manifest = Manifest.read()
     trainer = Trainer(settings, manifest)
     progress = trainer.run()
@@ -256,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError))
+    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError, LineageError))

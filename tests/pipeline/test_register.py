@@ -12,7 +12,7 @@ from tests.tiny import tiny_export, tiny_picture
 from training import bento_store, params, register
 from training.inference import Classifier, ModelFolder, ModelFolderError
 from training.mlflow_store import Registry
-from training.register import NotReadyError
+from training.register import NotReadyError, metric_name
 
 
 def counts() -> tuple[int, int, int]:
@@ -139,3 +139,7 @@ def test_a_changed_model_folder_is_not_registered(project: Path) -> None:
     card.write_text(card.read_text().replace("cats-vs-dogs", "cats-and-dogs"))
     with pytest.raises(ModelFolderError, match=r"model_card.json was changed"):
         register.open_candidate()
+
+
+def test_any_class_name_is_a_metric_name() -> None:
+    assert metric_name("per_class.v\u00f6gel & co.recall") == "per_class.v\u00f6gel 26 co.recall"

@@ -285,3 +285,25 @@ def test_every_command_explains_itself(command: Command, words: list[str]) -> No
     code, text = command(*words)
     assert code == 0
     assert "usage: python -m training.registry" in text
+
+
+def test_trace_takes_the_answer_to_a_batch_and_tells_what_names_nothing(two: Path, command: Command) -> None:
+    version = next(iter(Registry(NAME).versions()))
+    answers = json.dumps([{"label": "cat", "model": {"run_id": version.run_id}}])
+    assert version.run_id in command("trace", answers)[1]
+    for rubbish in ("x" * 300, "[]", str(two / "models/plots/learning_curves.png")):
+        with pytest.raises(RegistryError, match="no version is"):
+            command("trace", rubbish)
+
+
+def test_a_champion_made_by_hand_is_named_and_can_be_escaped(two: Path, command: Command) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    made = client.create_model_version(NAME, "file:///nowhere", run_id=None)
+    client.set_registered_model_alias(NAME, "champion", made.version)
+    with pytest.raises(RegistryError, match=f"version {made.version} was not made by training.register"):
+        command("pull")
+    outcome = promoted(two, force="back to one with lineage", **GOOD)
+    assert not outcome.kept_out
+    assert aliases()["champion"] == outcome.candidate.version

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from mlflow import MlflowClient
 
-from tests.pipeline.acting import FAIR, GOOD, POOR, promoted
-from tests.service.server import ROOT, Server, copy_project
+from tests.pipeline.acting import FAIR, GOOD, POOR, promoted, registered
+from tests.service.server import ROOT, Server, copy_project, environment
 from tests.service.test_startup import make_bento, refusal
 from tests.tiny import tiny_picture
 from tests.unit.test_signing import key_pair
@@ -53,15 +57,59 @@ def test_served_answers_follow_the_alias_and_return_bit_for_bit(served: Path) ->
     assert answers(served) == first
 
 
-def test_a_bento_keeps_its_model_and_gc_keeps_a_bento_s_model(served: Path) -> None:
+def test_a_bento_keeps_its_model_whatever_becomes_champion(served: Path) -> None:
+    """Also with the registry in reach: a deployed Bento must start again after the next promotion."""
     promoted(served, **FAIR)
     pinned = champion.read()
     built = make_bento(served)
     promoted(served, **GOOD)
     assert champion.read().bento_tag != pinned.bento_tag
-    assert pinned.bento_tag in (built / "bento.yaml").read_text()
+    description = yaml.safe_load((built / "bento.yaml").read_text())
+    [service] = description["services"]
+    assert [model["tag"] for model in service["models"]] == [pinned.bento_tag]
+    assert description["labels"]["verdict"] == f"runs:/{pinned.run_id}/gate/verdict.json"
     assert champion.read(built / "src/models/champion.json") == pinned
     assert built.name in str(bento_store.bentos()[pinned.bento_tag])
+    server = Server.start(built / "src", served / "home", MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
+    try:
+        assert httpx.get(f"{server.url}/health", timeout=20).json()["model"]["bento_tag"] == pinned.bento_tag
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_bento_holds_nothing_but_what_it_serves(served: Path) -> None:
+    promoted(served, **GOOD)
+    built = make_bento(served)
+    assert {path.name for path in (built / "src").iterdir()} <= {
+        "bentofile.yaml",
+        "README.md",
+        "models",
+        "params.yaml",
+        "service.py",
+        "training",
+    }
+    assert [path.name for path in (built / "src").rglob("params.yaml")] == ["params.yaml"]
+
+
+def test_what_would_not_be_served_is_not_built(served: Path) -> None:
+    promoted(served, **GOOD)
+    registered(served, **FAIR)
+    MlflowClient().set_registered_model_alias("cats-vs-dogs", "champion", "2")
+    assert "is version 2" in refused_build(served)
+    MlflowClient().set_registered_model_alias("cats-vs-dogs", "champion", "1")
+    stored = bento_store.path_of(champion.read().bento_tag) / "model.onnx"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    assert "model.onnx was changed" in refused_build(served)
+    assert not list((served / "home/bentos").glob("*/*/bento.yaml"))
+
+
+def refused_build(project: Path) -> str:
+    """What `bentoml build` says when it refuses."""
+    command = [str(Path(sys.executable).parent / "bentoml"), "build"]
+    where = environment(project / "home", MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
+    done = subprocess.run(command, cwd=project, env=where, capture_output=True, text=True)
+    assert done.returncode != 0, done.stdout
+    return done.stdout + done.stderr
 
 
 def test_a_signature_is_demanded_at_start_where_a_key_is_configured(served: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from training.champion import PIN_FILE, Champion, ChampionError
 from training.params import ParamsError
 
 ROOT = Path(__file__).parent.parent.parent
+IN_A_BENTO = (ROOT.parent / "bento.yaml").is_file()
 CHECK_S = 60
 
 
@@ -41,9 +42,18 @@ def folder_path(pin: Champion | None) -> Path:
     return Path(bentoml.models.get(pin.bento_tag).path)
 
 
+def labels(pin: Champion | None) -> dict[str, str]:
+    """What a Bento says of its model: names in both stores, and where the gate's verdict lies in MLflow."""
+    if pin is None:
+        return {}
+    verdict = f"runs:/{pin.run_id}/gate/verdict.json"
+    return {"model": pin.bento_tag, "mlflow_version": pin.mlflow_version, "run_id": pin.run_id, "verdict": verdict}
+
+
 def check(pin: Champion | None) -> None:
-    """Refuse to start (BentoMLException) unless the model is whole, is the pinned one, passes its self-check,
-    and the registry, where it can be asked, still calls it champion.
+    """Refuse to start or to build (BentoMLException) unless the model is whole, is the pinned one, passes its
+    self-check, and the registry, where it can be asked, still calls it champion. The registry is not asked in a Bento:
+    what was shipped stays what it is until something else is shipped, also when a pod starts again.
 
     Called in BentoML's supervisor, before workers exist: they would only be started again and again. The check runs in
     a process of its own, so that the supervisor stays small.
@@ -52,6 +62,6 @@ def check(pin: Champion | None) -> None:
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=CHECK_S)
     if done.returncode:
         raise BentoMLException(done.stderr.strip().splitlines()[-1])
-    if pin is not None:
+    if pin is not None and not IN_A_BENTO:
         with refusal_in_one_line():
             champion.check_against_registry(pin, ROOT)
