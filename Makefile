@@ -23,7 +23,7 @@ run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (
 
 .PHONY: test
 test: $(INSTALLED) ## run the whole test suite
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 .PHONY: pipeline
 pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
