@@ -105,6 +105,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     made = Project(folder, root / "bentoml")
     made.git("init", "-q", "-b", "main")
+    for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
+        made.git("config", key, value)  # DVC commits experiments with it
     made.run("dvc", "init", "-q")
     made.run("dvc", "config", "core.analytics", "false")
     made.git("add", ".")
