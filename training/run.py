@@ -87,12 +87,14 @@ def main() -> None:
     url = f"http://127.0.0.1:{arguments.port}"
     pipeline()
     with service(arguments.port) as child:
-        wait_until_ready(url, child)
-        show(url, *first_prediction(url))
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
+            wait_until_ready(url, child)
+            show(url, *first_prediction(url))
             child.wait()
-            raise RunError("the service ended by itself: its last lines above say why")
-        print("\nstopping")
+        except KeyboardInterrupt:
+            print("\nstopping")
+            return
+        raise RunError("the service ended by itself: its last lines above say why")
 
 
 if __name__ == "__main__":
