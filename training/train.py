@@ -63,7 +63,7 @@ def preprocessing(size: int) -> Preprocessing:
 
 
 class Trainer:
-    """One training run; `run` leaves the weights of the best epoch in `model`."""
+    """One training run; `run` leaves the weights of its best epoch (of a head alone: the last) in `model`."""
 
     def __init__(self, settings: params.Train, manifest: Manifest) -> None:
         self.settings = settings
@@ -117,7 +117,7 @@ class Trainer:
                 logits = [top(torch.tensor(part).to(self.device)).cpu() for part in parts]
             return torch.cat(logits), validation.labels
 
-        # Batch norm norm keeps the statistics it was trained with: a few thousand pictures give no better ones.
+        # Batch norm keeps the statistics it was trained with: a few thousand pictures give no better ones.
         top.eval()
         steps = sum(1 for _ in shuffled(len(train.labels), self.recipe.batch_size, 0, 0))
         return self._phase(name, top, batches, validate, epochs, lr, steps).run(progress)

@@ -18,6 +18,7 @@ from threading import Thread
 import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, NAME, promoted
+from tests.service.server import free_port
 from tests.unit.test_signing import key_pair
 from training import bento_store, champion, params, pull, register, registry
 from training.champion import ChampionError
@@ -25,12 +26,6 @@ from training.inference import ModelFolderError
 from training.mlflow_store import Registry, RegistryError
 
 NONE = "nothing may be imported"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
