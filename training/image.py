@@ -13,7 +13,9 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from training import bento_store, champion, lineage
 from training.champion import Champion, ChampionError
@@ -83,18 +85,23 @@ def build(pin: Champion) -> str:
 
 
 def containerize(bento: str, tags: Sequence[str], options: Sequence[str]) -> None:
-    """Make the image of the Bento under `tags`; `options` go to the container builder, such as `label=KEY=VALUE`."""
+    """Make the image of the Bento under `tags`; `options` go to the container builder, such as `label=KEY=VALUE`.
+
+    BentoML since 1.4.36 finds its own copy of Dockerfile.j2, which lies in the folder for temporary files, only from
+    within that folder (BentoML issue 5566).
+    """
     command = ["bentoml", "containerize", bento]
     for tag in tags:
         command += ["--image-tag", tag]
     for option in options:
         command += ["--opt", option]
-    _run(*command)
+    _run(*command, folder=Path(tempfile.gettempdir()))
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, folder: Path = Path()) -> None:
+    home = str(bento_store.store_path().parent.absolute())
     try:
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, cwd=folder, env=os.environ | {"BENTOML_HOME": home}).returncode
     except FileNotFoundError:
         raise ImageError(f"{command[0]} is not installed: run `make install`") from None
     if code:
