@@ -1,6 +1,6 @@
 """Keeping a sample of the pictures, to be labelled and learnt from: in a folder or an object store, for a time.
 
-They are stored by a thread of their own as `URL/DAY/SHA256.EXTENSION`, through fsspec. What cannot be stored is counted.
+A thread of its own stores them as `URL/DAY/SHA256.EXTENSION`, through fsspec. What cannot be stored is counted.
 """
 
 from __future__ import annotations
