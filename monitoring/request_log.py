@@ -21,7 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
+from training.serving.log_files import FEEDBACK_FILE as FEEDBACK_FILE
+from training.serving.log_files import Tail, request_files
 
 log = logging.getLogger(__name__)
 

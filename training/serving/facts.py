@@ -44,7 +44,7 @@ class Facts(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = {name: self.model[name] or "" for name in ("name", "run_id", "data_hash", "git_commit")}
-        labels |= {"version": self.version, "model_sha256": self.folder.sha256}
+        labels |= {"version": self.version, "model_sha256": self.folder.sha256[:16]}
         yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
         yield from self._card()
         yield from self._accuracy()
