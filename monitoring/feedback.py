@@ -3,9 +3,8 @@
     python -m monitoring.feedback report [--since 2026-11-01] [--json]
     python -m monitoring.feedback export --out DIR [--since 2026-11-01]
 
-`export` writes the kept pictures (capture.sample_rate) that have feedback as DIR/CLASS/NAME: a folder source, so that
-`python -m data.fetch --source folder --path DIR`, or data.source and data.path of params.yaml, train on it. The candidate
-passes the gate like any other.
+`export` writes the kept pictures (capture.sample_rate) that have feedback as DIR/CLASS/NAME. With data.source: folder
+and data.path: DIR in params.yaml the pipeline trains on them, and the candidate meets the gate like any other.
 """
 
 from __future__ import annotations
@@ -161,15 +160,12 @@ def main() -> None:
     two.add_argument("--captured", help="where the kept pictures are (default capture.url)")
     for each in (one, two):
         each.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
-        each.add_argument(
-            "--since", type=moment, default=THE_BEGINNING, help="date or time; earlier feedback is left out"
-        )
+        each.add_argument("--since", type=moment, default=THE_BEGINNING, help="leave out feedback before this date")
     arguments = parser.parse_args()
     said = latest(_log_dir(arguments.log_dir), arguments.since).values()
     if arguments.command == "export":
-        print(
-            f"{arguments.out}: {export(said, arguments.captured or settings.load_capture(Path()).url, arguments.out)}"
-        )
+        captured = arguments.captured or settings.load_capture(Path()).url
+        print(f"{arguments.out}: {export(said, captured, arguments.out)}")
     elif arguments.json:
         print(json.dumps(report(said), indent=2))
     else:
