@@ -54,7 +54,7 @@ class Relay:
         return cls(f"{api}/repos/{environ['GITHUB_REPOSITORY']}/dispatches", *tokens)
 
     async def retrain(self, request: Request) -> Response:
-        """202: passed on. 204: the alert is over, nothing to do. 502: GitHub did not take it, Alertmanager tries again."""
+        """202: passed on. 204: the alert is over. 502: GitHub did not take it, Alertmanager tries again."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode(), self.own_token.encode()):
             return PlainTextResponse("wrong token\n", 401)
