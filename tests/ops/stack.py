@@ -68,8 +68,12 @@ class Program:
     """A running program that answers at `url`."""
 
     process: subprocess.Popen[bytes]
-    url: str
+    port: int
     log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @classmethod
     def start(cls, command: Sequence[str | Path], port: int, ready: str, folder: Path, **extra: str) -> Program:
@@ -78,8 +82,12 @@ class Program:
             process = subprocess.Popen(
                 command, stdout=file, stderr=file, cwd=ROOT, env=environment(folder / "home", **extra)
             )
-        program = cls(process, f"http://127.0.0.1:{port}", log)
-        wait(lambda: program.answers(ready))
+        program = cls(process, port, log)
+        try:
+            wait(lambda: program.answers(ready))
+        except AssertionError:
+            program.stop()
+            raise
         return program
 
     def answers(self, path: str) -> bool:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,15 +160,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
     project = copy_project(folder / "project")
     make_champion(project, project / "home")
-    server = Server.start(project, project / "home", SERVE_DRAIN="0")
-    since = datetime.now(UTC)
-    prometheus = stack.prometheus(
-        folder / "prometheus", server.port, free_port(), (MONITORING / "alerts.yml").read_text()
-    )
-    _some_of_everything(server)
-    yield Watched(prometheus, _exported(server), since)
-    prometheus.stop()
-    server.stop()
+    rules = (MONITORING / "alerts.yml").read_text()
+    with ExitStack() as running:
+        server = Server.start(project, project / "home", SERVE_DRAIN="0")
+        running.callback(server.stop)
+        since = datetime.now(UTC)
+        prometheus = stack.prometheus(folder / "prometheus", server.port, free_port(), rules)
+        running.callback(prometheus.stop)
+        _some_of_everything(server)
+        yield Watched(prometheus, _exported(server), since)
 
 
 def _some_of_everything(server: Server) -> None:
