@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.properties import PROPERTIES
-from training.reference import Reference
+from training.reference import DIRECTIONS, Reference
 
 Floats = NDArray[np.float32]
 Distance = Callable[[Floats], Floats]
@@ -62,10 +62,12 @@ class Sample:
         """Of records of the request log that have a sketch (monitoring.request_log)."""
         place = {name: number for number, name in enumerate(classes)}
         return cls.of(
-            np.array([[record["properties"][name] for name in PROPERTIES] for record in records]),
+            np.array([[record["properties"][name] for name in PROPERTIES] for record in records]).reshape(
+                -1, len(PROPERTIES)
+            ),
             np.array([record["confidence"] for record in records]),
             np.array([place[record["predicted"]] for record in records]),
-            np.stack([np.frombuffer(base64.b64decode(record["sketch"]), "<f2") for record in records]),
+            np.array([_unpacked(record["sketch"]) for record in records]).reshape(-1, DIRECTIONS),
             cap,
         )
 
@@ -82,6 +84,10 @@ class Sample:
             np.concatenate([first.labels, second.labels]),
             np.concatenate([first.sketches, second.sketches]),
         )
+
+
+def _unpacked(sketch: str) -> NDArray[np.float16]:
+    return np.frombuffer(base64.b64decode(sketch), "<f2")
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,6 @@ class Params(Section):
             self.model_dump(mode="json", by_alias=True, exclude={"drift", "serve", "capture"}),
             sort_keys=True,
             separators=(",", ":"),
-            sort_keys=True,
-            separators=(",", ":"),
         )
         return hashlib.sha256(text.encode()).hexdigest()
 

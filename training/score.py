@@ -20,8 +20,7 @@ from data.errors import DataError
 from data.tree import find_tree
 from training import params
 from training.command import run_command
-from training.export import MODEL_FOLDER
-from training.inference import Classifier, ModelFolder, ModelFolderError, usable_cores
+from training.inference import MODEL_FOLDER, Classifier, ModelFolder, ModelFolderError, usable_cores
 from training.metrics import accuracy_interval
 from training.preprocess import PictureError
 
