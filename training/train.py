@@ -233,15 +233,14 @@ class Pool(nn.Module):
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
-def train(settings: params.Train) -> None:
+def train(settings: params.Train, world: World = distributed.ALONE) -> None:
     """Train on data/manifest.csv and write weights, history and summary; continues an interrupted run."""
-    with distributed.joined() as world:
-        if world.leads:
-            commit()  # a model without a commit has no lineage: told now, not after the training
-        trainer = Trainer(settings, Manifest.read(), world)
-        progress = trainer.run()
-        if world.leads:
-            write(trainer, progress)
+    if world.leads:
+        commit()  # a model without a commit has no lineage: told now, not after the training
+    trainer = Trainer(settings, Manifest.read(), world)
+    progress = trainer.run()
+    if world.leads:
+        write(trainer, progress)
 
 
 def write(trainer: Trainer, progress: Progress) -> None:
@@ -270,7 +269,8 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m training.train", description=__doc__)
     params.add_arguments(parser, params.Train)
     arguments = parser.parse_args()
-    train(params.override(params.load().train, arguments))
+    with distributed.joined() as world:
+        train(params.override(params.load().train, arguments), world)
 
 
 if __name__ == "__main__":
