@@ -129,7 +129,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
     how = model.folder.preprocessing
 
     def one(number: int) -> list[tuple[NDArray[np.float32], float, int, NDArray[np.float32]]]:
-        data = files[number][0].read_bytes()
+        data = files[number].path.read_bytes()
         image = flatten(upright(open_checked(data)))
         random = np.random.default_rng(number)
         images = [open_checked(data), *(change(image, random) for change in CHANGES.values())]
@@ -141,7 +141,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
         Sample.of(*(np.array(column) for column in zip(*seen, strict=True)), known.max_short_side)
         for seen in zip(*rows, strict=True)
     ]
-    first = np.array([label == model.folder.classes[0] for _, label in files])
+    first = np.array([file.label == model.folder.classes[0] for file in files])
     return Pool(samples[0], dict(zip(CHANGES, samples[1:], strict=True)), first)
 
 
@@ -202,8 +202,10 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
     least = int(pool.first.sum())
     if max(plan.sizes) > min(count, least):
         raise SimulationError(f"{folder} holds {len(pool.plain)} pictures, {least} of the first class: too few")
-    head = "| drift | pictures in the window | alarms | share (95 % interval) | by (most of the alarms) |\n|---|---|---|---|---|"
-    lines = []
+    lines = [
+        "| drift | pictures | alarms | share (95 % interval) | by, in most of the alarms |",
+        "|---|---|---|---|---|",
+    ]
     total = len(plan.sizes) * (2 * plan.windows + len(SHIFTS) * plan.shifted_windows)
     with tqdm(total=total, desc="windows") as bar:
         for size in plan.sizes:
@@ -211,7 +213,7 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
             lines += [row.cells() for row in rows]
             if binomtest(rows[0].alarms, rows[0].windows, plan.chosen.alarm_rate, "greater").pvalue < 0.01:
                 raise SimulationError(f"more alarms without drift than {plan.chosen.alarm_rate:.1%}: {rows[0].cells()}")
-    return "\n".join([head, *lines])
+    return "\n".join(lines)
 
 
 def _rows(pool: Pool, own: Sample, count: int, size: int, first: str, plan: Plan, bar: tqdm[None]) -> list[Row]:
