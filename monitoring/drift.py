@@ -160,9 +160,9 @@ def do_check(arguments: argparse.Namespace) -> int:
     for path in [folder / DRIFT_FILE for folder in folders] + ([arguments.json] if arguments.json else []):
         replace_text(path, finding.as_json())
     if arguments.report:
-        from monitoring import report  # its plots need matplotlib, which is not in the image of the service
+        from monitoring.report import drift_page  # it needs matplotlib, which is not in the image of the service
 
-        replace_text(arguments.report, report.drift_page(finding, reference_of(model), sample))
+        replace_text(arguments.report, drift_page(finding, reference_of(model), sample))
     print(finding.text())
     return 0 if arguments.exit_zero else finding.exit_code
 

@@ -136,7 +136,7 @@ def _distances(both: Sample, first: int, permutations: int, random: np.random.Ge
     for start in range(0, permutations, DEALT):
         deals = np.tile(weights, (min(DEALT, permutations - start), 1))
         parts.append(_measured(random.permuted(deals, axis=1, out=deals), measures))
-    return np.round(np.concatenate(parts), EXACT)
+    return np.asarray(np.round(np.concatenate(parts), EXACT), np.float64)
 
 
 def _measured(weights: Floats, measures: Sequence[Distance]) -> NDArray[np.float64]:

@@ -9,10 +9,12 @@ together or not at all: over many models their mean is the stated rate, for one 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ from training.properties import PROPERTIES, measure
 from training.reference import Reference
 from training.score import labelled
 
+Seen = tuple[list[float], float, int, NDArray[np.float16]]  # properties, confidence, label, sketch: as in a log
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -128,7 +131,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
     classifier = Classifier(model.folder)
     how = model.folder.preprocessing
 
-    def one(number: int) -> list[tuple[NDArray[np.float32], float, int, NDArray[np.float32]]]:
+    def one(number: int) -> list[Seen]:
         data = files[number].path.read_bytes()
         image = flatten(upright(open_checked(data)))
         random = np.random.default_rng(number)
@@ -137,27 +140,27 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         rows = list(tqdm(pool.map(one, range(len(files))), "pictures", len(files)))
-    samples = [
-        Sample.of(*(np.array(column) for column in zip(*seen, strict=True)), known.max_short_side)
-        for seen in zip(*rows, strict=True)
-    ]
+    samples = [_sample(seen, known.max_short_side) for seen in zip(*rows, strict=True)]
     first = np.array([file.label == model.folder.classes[0] for file in files])
     return Pool(samples[0], dict(zip(CHANGES, samples[1:], strict=True)), first)
 
 
-def _seen(
-    classifier: Classifier, known: Reference, image: Image.Image, how: Preprocessing
-) -> tuple[NDArray[np.float32], float, int, NDArray[np.float32]]:
-    """Properties, confidence, label and sketch, as the service writes them down."""
+def _sample(seen: Sequence[Seen], cap: int) -> Sample:
+    properties, confidences, labels, sketches = zip(*seen, strict=True)
+    return Sample.of(np.array(properties), np.array(confidences), np.array(labels), np.array(sketches), cap)
+
+
+def _seen(classifier: Classifier, known: Reference, image: Image.Image, how: Preprocessing) -> Seen:
     turned = upright(image).size
     pixels = shrink(image, how)
     probabilities, embedding = classifier.run(pixels[None], ("probabilities", "embedding"))
     properties = measure(pixels, *turned)
-    figures = np.array([properties[name] for name in PROPERTIES], np.float32)
     sketch = known.sketch(embedding)[0].astype(np.float16)
-    return figures, float(probabilities.max()), int(probabilities.argmax()), sketch.astype(np.float32)
+    figures = [properties[name] for name in PROPERTIES]
+    return figures, float(probabilities.max()), int(probabilities.argmax()), sketch
 
 
+Bar: TypeAlias = "tqdm[Any]"
 Draw = Callable[[np.random.Generator], tuple[Sample, Sample]]
 
 
@@ -173,12 +176,12 @@ class Row:
 
     def cells(self) -> str:
         low, high = binomtest(self.alarms, self.windows).proportion_ci(method="exact")
-        often = sorted((name for name, count in self.tests.items() if 2 * count > self.alarms), key=self.tests.get)  # type: ignore[arg-type]
+        often = [name for name, count in Counter(self.tests).most_common() if 2 * count > self.alarms]
         found = f"{self.alarms / self.windows:.1%} ({low:.1%} to {high:.1%})"
-        return f"| {self.name} | {self.size} | {self.alarms} of {self.windows} | {found} | {', '.join(often[::-1])} |"
+        return f"| {self.name} | {self.size} | {self.alarms} of {self.windows} | {found} | {', '.join(often)} |"
 
 
-def run(name: str, size: int, windows: int, draw: Draw, chosen: Drift, bar: tqdm[None]) -> Row:
+def run(name: str, size: int, windows: int, draw: Draw, chosen: Drift, bar: Bar) -> Row:
     """Check `windows` draws of (reference, window), each from a seed of its own."""
 
     def one(number: int) -> list[Test]:
@@ -216,7 +219,7 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _rows(pool: Pool, own: Sample, count: int, size: int, first: str, plan: Plan, bar: tqdm[None]) -> list[Row]:
+def _rows(pool: Pool, own: Sample, count: int, size: int, first: str, plan: Plan, bar: Bar) -> list[Row]:
     def anew(random: np.random.Generator) -> tuple[Sample, Sample]:
         dealt = random.permutation(len(pool.plain))
         return pool.plain.take(dealt[:count]), pool.plain.take(dealt[count : count + size])
