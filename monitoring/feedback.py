@@ -50,7 +50,7 @@ class Exported:
 
 
 def latest(folder: Path, since: datetime | None = None) -> dict[str, dict[str, Any]]:
-    """The feedback in `folder`, from `since` on, by request id: of several on one the last. DataError if there is none."""
+    """The feedback in `folder`, from `since` on, by request id: of several on one the last. DataError without any."""
     found = {record["request_id"]: record for record in request_log.read_feedback(folder, since)}
     if not found:
         when = f" since {since.isoformat()}" if since else ""
