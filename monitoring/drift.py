@@ -211,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     two.set_defaults(do=do_simulate)
     two.add_argument("--pictures", type=Path, required=True, help="class folders; the model must not know the pictures")
     two.add_argument("--windows", type=int, default=200, help="windows without drift (default 200)")
-    two.add_argument("--shifted-windows", type=int, default=100, help="windows of each drift (default 100)")
+    two.add_argument("--shifted-windows", type=int, default=50, help="windows of each drift (default 50)")
     two.add_argument("--size", type=int, nargs="+", default=[200, 50], help="pictures in a window (default 200 50)")
     for command in (one, two):
         command.add_argument("--model", type=Path, help="model folder (default: what the service here serves)")

@@ -7,9 +7,9 @@ dealt anew into two sets of the same sizes, thousands of times. That is exact fo
 repeat, as aspects do, where the tables behind usual tests are not.
 
 All tests use the same deals, so their joint chance is known too: the threshold of the p-values is the one that some
-test crosses in a share `false_alarms` of the deals (minP of Westfall and Young 1993, Resampling-Based Multiple Testing).
-It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is needed, so the
-check runs in the image of the service; the drift libraries would bring hundreds of megabytes into it.
+test crosses in a share `false_alarms` of the deals (minP of Westfall and Young 1993, Resampling-Based Multiple
+Testing). It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is needed,
+so the check runs in the image of the service; the drift libraries would bring hundreds of megabytes into it.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def _measured(deals: Deals, measures: Sequence[Distance]) -> Floats:
 
 
 # Each of these takes the pooled values of N pictures and gives a function of deals, bool [P, N]: which pictures belong
-# to the window. It returns the distances [P] of window and reference. Counts are whole numbers: sums of shares would
-# differ by the order in which they are rounded, and equal distances must be equal.
+# to the window. It returns the distances [P] of window and reference. Shares are compared in whole numbers: rounded
+# sums depend on their order, and equal distances must be equal.
 
 
 def _kolmogorov_smirnov(values: Floats) -> Distance:
@@ -156,7 +156,7 @@ def _kolmogorov_smirnov(values: Floats) -> Distance:
 
     def distance(deals: Deals) -> Floats:
         up_to = np.cumsum(deals[:, order], axis=1, dtype=np.int32)[:, ends]
-        return np.asarray(_differences(up_to, ends + 1, deals).max(axis=1))
+        return np.asarray(_differences(up_to, ends + 1, deals).max(axis=1) / _unit(deals))
 
     return distance
 
@@ -165,13 +165,20 @@ def _variation(labels: NDArray[np.int64]) -> Distance:
     """Half the sum of the differences between the shares of the labels."""
     members = (labels[:, None] == np.unique(labels)).astype(np.int32)
     totals = members.sum(axis=0)
-    return lambda deals: np.asarray(_differences(deals @ members, totals, deals).sum(axis=1) / 2)
+    return lambda deals: np.asarray(_differences(deals @ members, totals, deals).sum(axis=1) / (2 * _unit(deals)))
 
 
-def _differences(counts: NDArray[np.int32], totals: NDArray[Any], deals: Deals) -> Floats:
-    """Between the shares of window and reference; `counts` [P, k] of the `totals` [k] pictures are in the window."""
+def _differences(counts: NDArray[np.int32], totals: NDArray[Any], deals: Deals) -> NDArray[np.int32]:
+    """Between the shares of window and reference, times `_unit`; `counts` [P, k] of the `totals` [k] pictures are in
+    the window."""
+    scaled = counts * np.int32(deals.shape[1])
+    scaled -= (totals * deals[0].sum()).astype(np.int32)
+    return np.asarray(np.abs(scaled, out=scaled))
+
+
+def _unit(deals: Deals) -> int:
     window = int(deals[0].sum())
-    return np.asarray(np.abs(counts / window - (totals - counts) / (deals.shape[1] - window)))
+    return window * int(deals.shape[1] - window)
 
 
 def _discrepancy(sketches: NDArray[np.float32]) -> Distance:

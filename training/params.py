@@ -109,7 +109,7 @@ class Drift(Section):
     false_alarms: Annotated[float, Field(gt=0, lt=0.5)]
     permutations: Count
     min_pictures: Annotated[int, Field(ge=10)]
-    max_pictures: Annotated[int, Field(ge=10)]
+    max_pictures: Annotated[int, Field(ge=10, le=10_000)]
     seed: NotNegative
 
     @field_validator("permutations")
