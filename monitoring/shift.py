@@ -8,8 +8,8 @@ repeat, as aspects do, where the tables behind usual tests are not.
 
 All tests use the same deals, so their joint chance is known too: the threshold of the p-values is the one that some
 test crosses in a share `false_alarms` of the deals (minP of Westfall and Young 1993, Resampling-Based Multiple
-Testing). It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is needed,
-so the check runs in the image of the service; the drift libraries would bring hundreds of megabytes into it.
+Testing). It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is
+needed, so the check runs in the image of the service; drift libraries would bring hundreds of megabytes into it.
 """
 
 from __future__ import annotations
