@@ -45,6 +45,8 @@ def _is_meant(version: Version, text: str) -> bool:
 def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     report = status.collect(registry, arguments.url)
     print(report.table())
+    if where := status.deployed():
+        print(f"\n{status.columns(where)}\n")
     for problem in report.problems:
         print(f"DISAGREEMENT: {problem}")
     if report.problems:

@@ -55,6 +55,15 @@ def collect(registry: Registry, url: str | None = None) -> Report:
     return Report(rows, [*_pin(registry, best), *_store(best), *(_running(best, running, url) if url else ())])
 
 
+def deployed() -> list[tuple[str, ...]]:
+    """Rows of a table, the first being its head: the last deployment of every target; none: nothing was deployed."""
+    last = {one.target: one for one in deployments.read()}
+    if not last:
+        return []
+    head = ("target", "deployed", "by", "version", "bento model", "digest", "result")
+    return [head, *((o.target, o.time, o.who, o.version, o.model, o.digest[:19], o.result) for o in last.values())]
+
+
 def _held(tag: str) -> str:
     try:
         return "no" if bento_store.find(tag) is None else "yes"
