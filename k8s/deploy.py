@@ -72,9 +72,16 @@ def checker(tests: bool) -> Check:
 
 
 def show(title: str, target: Target) -> None:
-    rows = [("what", "image", "model", "state"), *((o.name, o.image, o.model, o.state) for o in target.running())]
+    found = target.running()
+    rows = [("what", "image", "model", "state"), *((o.name, short(o.image), o.model, o.state) for o in found)]
     print(f"\n{title} on {target.name}")
-    print(columns(rows) if len(rows) > 1 else "nothing", end="\n\n", flush=True)
+    print(columns(rows) if found else "nothing", end="\n\n", flush=True)
+
+
+def short(image: str) -> str:
+    """A reference with the first 12 digits of its digest."""
+    name, digest, digits = image.partition("sha256:")
+    return f"{name}{digest}{digits[:12]}"
 
 
 def record(target: Target, image: Image, model: Lineage, result: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 HTTP_TIMEOUT_S = 5.0
 POLL_S = 0.25
+KLOG = re.compile(r"[EIW]\d{4} ")  # a line of kubectl's own log
 MODEL_LABEL = "model.bento_tag"  # of the image
 BENTO_LABEL = "org.opencontainers.image.version"
 
@@ -86,7 +88,8 @@ def call(command: Sequence[str], text: str | None = None) -> str:
     except FileNotFoundError:
         raise DeployError(f"{command[0]} is not installed here, or not in PATH") from None
     if done.returncode:
-        raise DeployError(f"`{shlex.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line and not KLOG.match(line)]
+        raise DeployError(f"`{shlex.join(command)}` failed: {'; '.join(said)}")
     return done.stdout
 
 
