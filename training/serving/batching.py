@@ -67,16 +67,11 @@ class BatchingApp(ServiceAppFactory):
             response: Response = await super().api_endpoint(name, request)
             return response
         except Fault as fault:
-            return _told(fault, request)
+            return fault.answer(request)
         except ServiceUnavailable:
-            return _told(overloaded(self.settings.max_waiting), request)
+            return overloaded(self.settings.max_waiting).answer(request)
         except BentoMLException as error:
-            return _told(Fault.of_status(error.error_code.value, self.settings.timeout), request)
+            return Fault.of_status(error.error_code.value, self.settings.timeout).answer(request)
         finally:
             if self._service_instance is not None:
                 self._service_instance.reader.leave(request)
-
-
-def _told(fault: Fault, request: Request) -> Response:
-    request.state.fault = fault.code
-    return fault.response(request.state.request_id)
