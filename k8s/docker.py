@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import hashlib
 import json
 import os
@@ -39,13 +40,14 @@ FRONT = f"{NAME}-front"
 LIVE = f"{NAME}-live"
 CANDIDATE = f"{NAME}-candidate"
 IMAGE_LABEL = "cats-vs-dogs.image"  # of a container: the reference it runs
+NAME_LABEL = "cats-vs-dogs.name"  # of a container: what it is called once it takes requests
 FRONT_LABEL = "cats-vs-dogs.front"
 PORT_VARIABLE = "DEPLOY_PORT"
 SWITCH_S = 20.0  # for the front to see that a container is ready
 
 
 def resolve(reference: str) -> Image:
-    """The image by digest. A name with a registry is pulled; a local one, never pushed, is known by its image id."""
+    """The image by digest. A name with a registry is pulled; an image that was never pushed is known by its id."""
     first = reference.partition("/")[0]
     in_registry = "/" in reference and (first == "localhost" or "." in first or ":" in first)
     if in_registry and not ("@" in reference and succeeds(["docker", "image", "inspect", reference])):
@@ -57,10 +59,11 @@ def resolve(reference: str) -> Image:
     labels = facts["Config"].get("Labels") or {}
     name = reference.partition("@")[0]
     repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-    digests = [one for one in facts.get("RepoDigests") or [] if one.startswith(f"{repository}@")]
-    if in_registry and digests:
-        return Image(repository, digests[0].partition("@")[2], digests[0], labels)
-    return Image(name, facts["Id"], facts["Id"], labels)
+    digests = [one for one in facts.get("RepoDigests") or [] if not in_registry or one.startswith(f"{repository}@")]
+    if digests:
+        known = Image.by_digest(digests[0])
+        return Image(known.name, known.digest, known.reference, labels)
+    return Image((facts.get("RepoTags") or [reference])[0], facts["Id"], facts["Id"], labels)
 
 
 class Docker:
@@ -157,11 +160,14 @@ class Docker:
             call(["docker", "rm", "--force", CANDIDATE])
 
     def _run_words(self, image: Image) -> list[str]:
+        now = datetime.datetime.now(datetime.UTC)
+        name = f"{NAME}-{image.digest.rpartition(':')[2][:12]}-{now:%Y%m%d%H%M%S}"
         where = ("--name", CANDIDATE, "--network", CANDIDATE, "--network-alias", CANDIDATE)
+        labels = ("--label", f"{IMAGE_LABEL}={image.reference}", "--label", f"{NAME_LABEL}={name}")
         logs = ("--log-opt", "max-size=10m", "--log-opt", "max-file=3")
+        own = ("--env", f"SERVE_LOG_DIR={self.config['SERVE_LOG_DIR']}/{name}")
         options = pod_options(self.template, self.config)
-        label = ("--label", f"{IMAGE_LABEL}={image.reference}")
-        return ["run", "--detach", *where, *label, *logs, *HARDENED, *options, image.reference]
+        return ["run", "--detach", *where, *labels, *logs, *HARDENED, *options, *own, image.reference]
 
     def _wait_ready(self, url: str, timeout: float) -> None:
         for _ in moments(timeout):
@@ -220,14 +226,17 @@ def pod_options(template: dict[str, Any], config: dict[str, str]) -> list[str]:
     values = {one["name"]: one["value"] for one in container["env"] if "value" in one} | config
     for name, value in values.items():
         options += ["--env", f"{name}={value}"]
-    secrets = [one["name"] for one in container["env"] if "valueFrom" in one]
+    secrets = [one["name"] for one in container["env"] if "secretKeyRef" in one.get("valueFrom", {})]
     for name in secrets:
         if name in os.environ:
             options += ["--env", name]  # docker takes the value from our own environment: no other user sees it
     sizes = {one["name"]: one["emptyDir"]["sizeLimit"].removesuffix("i") for one in template["volumes"]}
     for mount in container["volumeMounts"]:
-        owner = f"uid={user},gid={group},mode=0700"
-        options += ["--tmpfs", f"{mount['mountPath']}:size={sizes[mount['name']]},{owner}"]
+        name, path = mount["name"], mount["mountPath"]
+        if "subPathExpr" in mount:  # outlives the container, as a claim would outlive the pod
+            options += ["--volume", f"{NAME}-{name}:{path}"]
+        else:
+            options += ["--tmpfs", f"{path}:size={sizes[name]},uid={user},gid={group},mode=0700"]
     return options
 
 
@@ -266,9 +275,7 @@ def _name(container: str) -> None:
     facts = _inspect(container)
     if CANDIDATE in facts["NetworkSettings"]["Networks"]:
         call(["docker", "network", "disconnect", CANDIDATE, container])
-    stamp = "".join(character for character in facts["Created"][:19] if character.isdigit())
-    digest = facts["Image"].rpartition(":")[2]
-    call(["docker", "rename", container, f"{NAME}-{digest[:12]}-{stamp}"])
+    call(["docker", "rename", container, facts["Config"]["Labels"][NAME_LABEL]])
 
 
 def _published(name: str, port: int) -> str:
