@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.params import Serve
-from training.serving import metrics
+from training.serving import logs, metrics
 from training.serving.drain import Drain
 from training.serving.errors import Fault
 
@@ -56,6 +56,7 @@ class Edge:
         given = headers.get("x-request-id", "")
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state["received"] = time.perf_counter()
+        logs.REQUEST_ID.set(state["request_id"])
         exit_ = _Exit(self, scope, receive, send)
         try:
             self._admit(scope, headers)

@@ -7,7 +7,7 @@ worker that died.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +17,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from training.inference import ModelFolder
+from training.serving import metrics
 from training.serving.feedback import Feedback
 from training.serving.log_files import DRIFT_FILE
 
 log = logging.getLogger("bentoml.facts")
+Values = Sequence[tuple[list[str], float]]  # of the labels, and the value
 
 
 class Facts(Collector):
@@ -34,6 +36,7 @@ class Facts(Collector):
 
     def text(self) -> str:
         """In the text format of Prometheus."""
+        metrics.forget_the_dead()
         return generate_latest(self._registry).decode()
 
     def describe(self) -> list[GaugeMetricFamily]:
@@ -41,25 +44,25 @@ class Facts(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = {name: self.model[name] or "" for name in ("name", "run_id", "data_hash", "git_commit")}
-        labels |= {"version": self.version, "model_sha256": self.folder.sha256}
-        yield _family("model_info", "The model that is served", list(labels), {tuple(labels.values()): 1.0})
+        labels |= {"version": self.version, "model_sha256": self.folder.sha256[:16]}
+        yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
         yield from self._card()
         yield from self._accuracy()
         yield from self._drift()
 
     def _card(self) -> Iterator[GaugeMetricFamily]:
-        metrics = self.folder.card["metrics"]
-        for name, value in (("", metrics["accuracy"]), ("_low", metrics["accuracy_interval"][0])):
+        said = self.folder.card["metrics"]
+        for name, value in (("", said["accuracy"]), ("_low", said["accuracy_interval"][0])):
             text = f"Accuracy on the test split, of the model card{', lower end of its interval' if name else ''}"
-            yield _family(f"card_accuracy{name}", text, ["version"], {(self.version,): value})
+            yield _family(f"card_accuracy{name}", text, ["version"], [([self.version], value)])
 
     def _accuracy(self) -> Iterator[GaugeMetricFamily]:
         found = self.feedback.accuracy()
         for name, end in (("", ""), ("_low", ", lower end of the 95 % interval"), ("_high", ", upper end")):
-            values = {
-                (version,): {"": each.right / each.count, "_low": each.low, "_high": each.high}[name]
+            values = [
+                ([version], {"": each.right / each.pictures, "_low": each.low, "_high": each.high}[name])
                 for version, each in found.items()
-            }
+            ]
             yield _family(f"feedback_accuracy{name}", f"Live accuracy by feedback{end}", ["version"], values)
 
     def _drift(self) -> list[GaugeMetricFamily]:
@@ -78,9 +81,9 @@ class Facts(Collector):
 def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
     """Of what monitoring.drift found last."""
     version = str(found["version"])
-    scores = {(version, test["property"]): float(test["statistic"]) for test in found["tests"]}
-    alarm = {(version,): float(found["alarm"])}
-    checked = {(version,): datetime.fromisoformat(found["time"]).timestamp()}
+    scores = [([version, test["property"]], float(test["statistic"])) for test in found["tests"]]
+    alarm = [([version], float(found["alarm"]))]
+    checked = [([version], datetime.fromisoformat(found["time"]).timestamp())]
     return [
         _family("drift_score", "Test statistic of the last drift check", ["version", "property"], scores),
         _family("drift_alarm", "Whether the last drift check found drift", ["version"], alarm),
@@ -88,8 +91,8 @@ def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
     ]
 
 
-def _family(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:
+def _family(name: str, text: str, labels: Sequence[str], values: Values) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"classifier_{name}", text, labels=labels)
-    for each, value in values.items():
+    for each, value in values:
         family.add_metric(each, value)
     return family

@@ -1,7 +1,8 @@
 """POST /feedback: what people say a picture shows, kept for good, and the live accuracy that follows from it.
 
-A prediction is known by its request id from the files of the request log, those of all workers and former runs. Feedback
-goes to feedback.jsonl, one line each, on the disk before it is answered; of several on one request the last one counts.
+A prediction is known by its request id from the files of the request log, those of all workers and former runs. What
+is said goes to feedback.jsonl, a line each, on the disk before it is answered; of several on one request the last one
+counts.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Accuracy(NamedTuple):
     """Live accuracy of one version, with its 95 % Wilson interval."""
 
     right: int
-    count: int
+    pictures: int
     low: float
     high: float
 
@@ -131,7 +132,7 @@ class Feedback:
         self.log.flush()
         for path in request_files(self.folder):
             for record in self._requests.read(path):
-                made = Prediction(*(record.get(name) for name in Prediction._fields))
+                made = Prediction(*[record[name] for name in Prediction._fields])
                 shared = made if made.captured else self._same.setdefault(made, made)
                 self._predictions[record["request_id"]] = shared
         known = self._predictions.get(request_id)

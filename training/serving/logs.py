@@ -47,4 +47,4 @@ def configure(kind: Literal["text", "json"]) -> None:
     formatter = JsonFormatter if kind == "json" else TextFormatter
     bentoml_log.SERVER_LOGGING_CONFIG["formatters"]["traced"]["()"] = formatter
     if logging.getLogger("uvicorn.error").handlers:  # the worker has, before it loads the service
-        bentoml_log.configure_server_logging()
+        bentoml_log.configure_server_logging()  # type: ignore[no-untyped-call]
