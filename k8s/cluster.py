@@ -81,7 +81,7 @@ class Cluster:
             if isinstance(error, DeployError):
                 raise DeployError(f"{error}; {outcome}") from None
             raise
-        manifests.pin(self.folder / "deployment.yaml", image.reference, manifests.config_hash(self.folder))
+        manifests.pin(self.folder, image.reference, manifests.config_hash(self.folder))
         print("k8s/deployment.yaml names this image now, so that `kubectl apply -f k8s/` repeats it: commit it")
         return model
 
