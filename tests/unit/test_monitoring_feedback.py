@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from tests import killing
 from tests.tiny import tiny_picture
 from training import params
 from training.metrics import accuracy_interval
-
-BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def said(request_id: str, label: str, predicted: str = "cat", **changes: Any) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def test_the_last_label_of_a_request_counts_and_a_contradicted_picture_is_left_o
         said("4", "cat", captured=twice),
         said("5", "cat", captured=again),
     )
-    done = export(latest(tmp_path / "logs", BEGINNING).values(), str(tmp_path / "kept"), tmp_path / "out")
+    done = export(latest(tmp_path / "logs").values(), str(tmp_path / "kept"), tmp_path / "out")
     assert (done.pictures, done.contradicted) == ({"cat": 2}, 1)
     assert len(list((tmp_path / "out/cat").iterdir())) == 2
     assert not (tmp_path / "out/dog").exists()
@@ -108,14 +105,14 @@ def test_nothing_is_overwritten_and_nothing_is_not_a_folder(tmp_path: Path) -> N
         export([said("1", "cat")], str(tmp_path), tmp_path / "other")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     with pytest.raises(DataError, match="no feedback"):
-        latest(tmp_path, BEGINNING)
+        latest(tmp_path)
 
 
 def test_the_report_counts_by_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, said("1", "cat"), said("2", "dog"), said("3", "cat"), said("4", "dog", "dog", version="4"))
-    found = report(latest(tmp_path, BEGINNING).values())
+    found = report(latest(tmp_path).values())
     assert found["3"]["confusion"] == {"cat": {"cat": 2}, "dog": {"cat": 1}}
     assert found["3"]["accuracy_interval"] == pytest.approx(accuracy_interval(2, 3))
     assert found["4"]["accuracy"] == 1.0
