@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.ops.compose import FILE, FOLDER, REQUIRED, compose
+from tests.ops.local_stack import FILE, FOLDER, REQUIRED, compose
 from tests.service.server import ROOT
 
 SERVICES = {"classifier", "drift", "relay", "mlflow", "prometheus", "alertmanager", "grafana"}

