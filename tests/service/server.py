@@ -30,7 +30,7 @@ with bentoml.models.create(sys.argv[1]) as model:
 def copy_project(target: Path) -> Path:
     """What the service needs of the project, as bentofile.yaml lists it."""
     shutil.copytree(ROOT / "training", target / "training", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("service.py", "bentofile.yaml", "params.yaml"):
+    for name in ("service.py", "bentofile.yaml", "Dockerfile.j2", "params.yaml"):
         shutil.copy(ROOT / name, target / name)
     return target
 
