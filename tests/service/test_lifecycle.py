@@ -100,7 +100,9 @@ def test_a_request_log_that_cannot_be_written_costs_no_answer_and_is_told_once(t
     with httpx.Client(base_url=tight.url, headers=KEY) as client:
         answers = [client.post("/predict", files={"image": cat}).raise_for_status().json() for _ in range(3)]
         time.sleep(0.5)
-        found = re.search(r"^classifier_request_log_errors_total (\S+)", client.get("/metrics").text, re.M)
+        found = re.search(
+            r"^classifier_request_log_errors_total (\S+)", client.get("/metrics").raise_for_status().text, re.M
+        )
         refused = client.post("/feedback", json={"request_id": answers[0]["request_id"], "label": "cat"})
     assert found
     assert float(found[1]) >= 3
