@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.server import SOURCE, Server
+from tests.service.server import Server
+from tests.tiny import SOURCE
 
 SECTION = re.compile(r"^## From a program\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 SNIPPET = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
