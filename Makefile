@@ -57,6 +57,21 @@ ui: $(INSTALLED) ## MLflow's pages on port 5000
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
 
+.PHONY: bench
+bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure the service beside its peers (about an hour)
+	python -m tests.load.bench compare
+
+.venv-peers/installed: tests/load/peers/requirements.txt $(INSTALLED)
+	$(BIN)/python -m venv .venv-peers
+	echo $(CURDIR)/$(VENV)/lib/python3.11/site-packages > .venv-peers/lib/python3.11/site-packages/project.pth
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+.venv-mlserver/installed: tests/load/peers/requirements-mlserver.txt
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types
 	ruff check .
