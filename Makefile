@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+URL ?= http://127.0.0.1:$(PORT)
 # cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
 TORCH_INDEX ?=
 VENV := .venv
@@ -71,6 +72,14 @@ bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure th
 	$(PYTHON) -m venv .venv-mlserver
 	.venv-mlserver/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@
+
+.PHONY: smoke
+smoke: $(INSTALLED) ## does the running service on PORT work? (URL=...)
+	python tests/smoke/smoke.py --url $(URL) --fail-on-error
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a released image's digest into them
+	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types

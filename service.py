@@ -120,6 +120,7 @@ PAGES = Starlette(
     envs=[  # memory of large pictures goes back to the system
         {"name": "MALLOC_ARENA_MAX", "value": "2"},
         {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"},
+        *startup.image_labels(PIN),
     ],
 )
 class PictureClassifier:
