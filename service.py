@@ -75,6 +75,11 @@ class Guarded(bentoml.Service[Any]):
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
 
 
+async def document(_: Request) -> Response:
+    """The OpenAPI document."""
+    return JSONResponse(bentoml.get_current_service().document)
+
+
 async def health(_: Request) -> Response:
     """What is served and from where; readiness is /readyz."""
     return JSONResponse(bentoml.get_current_service().health())
@@ -98,7 +103,7 @@ PAGES = Starlette(
     routes=[
         Route("/", docs.page),
         Route("/docs", docs.page),
-        Route("/docs.json", docs.json_page(docs.document(SETTINGS, "1", bool(API_KEYS)))),
+        Route("/docs.json", document),
         Route("/health", health),
         Route("/model", model_card),
         Route("/feedback", feedback, methods=["POST"]),
@@ -142,6 +147,7 @@ class PictureClassifier:
         self.folder = ModelFolder.open(startup.folder_path(PIN))
         self.engine = Engine(self.folder, SETTINGS.threads)
         self.answerer = Answerer(self.folder, PIN)
+        self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)
