@@ -104,6 +104,14 @@ class Promote(Section):
     seed: NotNegative
 
 
+class Drift(Section):
+    alarm_rate: Annotated[float, Field(gt=0, lt=0.5)]
+    permutations: Annotated[int, Field(ge=99)]
+    min_pictures: Annotated[int, Field(ge=10)]
+    max_pictures: Annotated[int, Field(ge=10)]
+    seed: NotNegative
+
+
 class Serve(Section):
     max_bytes: Count
     max_batch_bytes: Count
@@ -141,13 +149,14 @@ class Params(Section):
     export: Export
     register_: Register = Field(alias="register")
     promote: Promote
+    drift: Drift
     serve: Serve
     capture: Capture
 
     def sha256(self) -> str:
         """Hash of all values that shape a model (not how it is served) in canonical JSON, whatever their order."""
         text = json.dumps(
-            self.model_dump(mode="json", by_alias=True, exclude={"serve", "capture"}),
+            self.model_dump(mode="json", by_alias=True, exclude={"drift", "serve", "capture"}),
             sort_keys=True,
             separators=(",", ":"),
         )
