@@ -74,7 +74,7 @@ def test_an_alert_is_complete(name: str) -> None:
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"]["summary"]
     page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-    assert page == "monitoring/README.md"
+    assert page.endswith("monitoring/README.md")  # where it is hosted may stand before it
     assert anchor == name.lower()
     assert re.search(rf"^### {name}\n\n\S", README, re.MULTILINE)
 
