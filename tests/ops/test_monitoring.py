@@ -182,6 +182,9 @@ def _seen_to_grow(prometheus: Program) -> bool:
 
 
 def _send_each_kind(server: Server, client: httpx.Client) -> None:
+    answer = _send(client, tiny_picture(0, 7)).json()
+    client.post("/feedback", json={"request_id": answer["request_id"], "label": "cat"}).raise_for_status()
+    assert _send(client, b"no picture").status_code == 415
     drift = {
         "time": datetime.now(UTC).isoformat(),
         "version": "3",
@@ -189,9 +192,6 @@ def _send_each_kind(server: Server, client: httpx.Client) -> None:
         "tests": [{"property": "brightness", "statistic": 0.1, "p_value": 0.7, "threshold": 0.001, "alarm": False}],
     }
     (server.project / "logs/drift.json").write_bytes(orjson.dumps(drift))
-    answer = _send(client, tiny_picture(0, 7)).json()
-    client.post("/feedback", json={"request_id": answer["request_id"], "label": "cat"}).raise_for_status()
-    assert _send(client, b"no picture").status_code == 415
 
 
 def _send(client: httpx.Client, picture: bytes) -> httpx.Response:
