@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+URL ?= http://127.0.0.1:$(PORT)
 # cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
 TORCH_INDEX ?=
 VENV := .venv
@@ -56,6 +57,29 @@ ui: $(INSTALLED) ## MLflow's pages on port 5000
 .PHONY: load
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
+
+.PHONY: bench
+bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure the service beside its peers (about an hour)
+	python -m tests.load.bench compare
+
+.venv-peers/installed: tests/load/peers/requirements.txt $(INSTALLED)
+	$(BIN)/python -m venv .venv-peers
+	echo $(CURDIR)/$(VENV)/lib/python3.11/site-packages > .venv-peers/lib/python3.11/site-packages/project.pth
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+.venv-mlserver/installed: tests/load/peers/requirements-mlserver.txt
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+.PHONY: smoke
+smoke: $(INSTALLED) ## does the running service on PORT work? (URL=...)
+	python tests/smoke/smoke.py --url $(URL) --fail-on-error
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a released image's digest into them
+	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types

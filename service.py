@@ -63,9 +63,11 @@ class Guarded(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
+        from training.serving.protocol import BoundedHead
 
         type(self).started = True
         self.inject_config()
+        BoundedHead.install(SETTINGS.upload_timeout)
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
@@ -118,6 +120,7 @@ PAGES = Starlette(
     envs=[  # memory of large pictures goes back to the system
         {"name": "MALLOC_ARENA_MAX", "value": "2"},
         {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"},
+        *startup.image_labels(PIN),
     ],
 )
 class PictureClassifier:

@@ -72,7 +72,7 @@ class Finding:
     window: timedelta
     predictions: int
     pictures: int
-    alarm_rate: float
+    false_alarms: float
     tests: Sequence[Test]
 
     @property
@@ -94,7 +94,7 @@ class Finding:
             "predictions": self.predictions,
             "pictures": self.pictures,
             "enough_pictures": bool(self.tests),
-            "alarm_rate": self.alarm_rate,
+            "false_alarms": self.false_alarms,
             "alarm": bool(self.alarms),
             "tests": [test.as_dict() for test in self.tests],
         }
@@ -137,12 +137,12 @@ def check(model: Served, records: Iterable[dict[str, Any]], window: timedelta, c
     drawn = Window.draw(records, chosen.max_pictures)
     sample = Sample.of_log(drawn.records, model.folder.classes, known.max_short_side)
     tests = (
-        compare(Sample.of_reference(known), sample, chosen.alarm_rate, chosen.permutations, chosen.seed)
+        compare(Sample.of_reference(known), sample, chosen.false_alarms, chosen.permutations, chosen.seed)
         if len(sample) >= chosen.min_pictures
         else []
     )
     now = datetime.now(UTC)
-    return Finding(now, model, window, drawn.predictions, len(sample), chosen.alarm_rate, tests), sample
+    return Finding(now, model, window, drawn.predictions, len(sample), chosen.false_alarms, tests), sample
 
 
 def predictions(folders: Iterable[Path], model: Served, since: datetime) -> Iterator[dict[str, Any]]:
@@ -211,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     two.set_defaults(do=do_simulate)
     two.add_argument("--pictures", type=Path, required=True, help="class folders; the model must not know the pictures")
     two.add_argument("--windows", type=int, default=200, help="windows without drift (default 200)")
-    two.add_argument("--shifted-windows", type=int, default=100, help="windows of each drift (default 100)")
+    two.add_argument("--shifted-windows", type=int, default=50, help="windows of each drift (default 50)")
     two.add_argument("--size", type=int, nargs="+", default=[200, 50], help="pictures in a window (default 200 50)")
     for command in (one, two):
         command.add_argument("--model", type=Path, help="model folder (default: what the service here serves)")

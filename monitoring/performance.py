@@ -186,7 +186,8 @@ def faults(judged: Judged) -> list[str]:
     if skew and skew.pictures > MAX_SKEWED * judged.pictures:
         found.append(
             f"train/serve skew: {skew.pictures} of {judged.pictures} pictures are served with probabilities that "
-            f"differ by more than {TOLERANCE:g} from those of the same model offline (worst {skew.worst:.2g}: {skew.path})"
+            f"differ by more than {TOLERANCE:g} from those of the same model offline "
+            f"(worst {skew.worst:.2g}: {skew.path})"
         )
     low, (_, high) = judged.model.folder.card["metrics"]["accuracy_interval"][0], judged.interval
     if high < low:

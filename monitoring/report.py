@@ -37,7 +37,7 @@ def drift_sections(finding: Finding, known: Reference, window: Sample) -> Iterat
         yield "<p><b>Too few pictures to tell whether they drifted.</b>"
         return
     verdict = f"Drift: {', '.join(finding.alarms)}" if finding.alarms else "No drift"
-    yield f"<p><b>{verdict}.</b> Without drift, {finding.alarm_rate:.1%} of such checks alarm."
+    yield f"<p><b>{verdict}.</b> Without drift, {finding.false_alarms:.1%} of such checks alarm."
     rows = (
         [
             test.name,

@@ -7,9 +7,9 @@ dealt anew into two sets of the same sizes, thousands of times. That is exact fo
 repeat, as aspects do, where the tables behind usual tests are not.
 
 All tests use the same deals, so their joint chance is known too: the threshold of the p-values is the one that some
-test crosses in a share `alarm_rate` of the deals (minP of Westfall and Young 1993, Resampling-Based Multiple Testing).
-It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is needed, so the
-check runs in the image of the service; the drift libraries would bring hundreds of megabytes into it.
+test crosses in a share `false_alarms` of the deals (minP of Westfall and Young 1993, Resampling-Based Multiple
+Testing). It takes less from each test than Bonferroni or Holm do where several tests see the same. Only numpy is
+needed, so the check runs in the image of the service; drift libraries would bring hundreds of megabytes into it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from training.properties import PROPERTIES
 from training.reference import DIRECTIONS, Reference
 
-Floats = NDArray[np.float32]
-Distance = Callable[[Floats], Floats]
+Floats = NDArray[np.float64]
+Deals = NDArray[np.bool_]
+Distance = Callable[[Deals], Floats]
 
 FIGURES = (*PROPERTIES, "confidence")
 TESTS = (*FIGURES, "embedding", "labels")
@@ -40,9 +41,9 @@ DEALT = 250  # at once: keeps memory flat
 class Sample:
     """N pictures: figures [N, 7] by FIGURES, labels [N] (places in the model's classes), sketches [N, 32]."""
 
-    figures: NDArray[np.float64]
+    figures: Floats
     labels: NDArray[np.int64]
-    sketches: Floats
+    sketches: NDArray[np.float32]
 
     @classmethod
     def of(
@@ -113,61 +114,88 @@ class Test:
         }
 
 
-def compare(reference: Sample, window: Sample, alarm_rate: float, permutations: int, seed: int) -> list[Test]:
+def compare(reference: Sample, window: Sample, false_alarms: float, permutations: int, seed: int) -> list[Test]:
     """The nine tests of `window` against `reference`, in the order of TESTS.
 
-    Where both are drawn from the same source, the chance that any test alarms is `alarm_rate` at most.
+    Where both are drawn from the same source, the chance that any test alarms is `false_alarms` at most.
     """
     distances = _distances(Sample.join(reference, window), len(reference), permutations, np.random.default_rng(seed))
     chances = _chances(distances)
-    threshold = _threshold(chances.min(axis=1), alarm_rate)
+    threshold = _threshold(chances.min(axis=1), false_alarms)
     return [
         Test(name, float(distance), float(chance), threshold)
         for name, distance, chance in zip(TESTS, distances[0], chances[0], strict=True)
     ]
 
 
-def _distances(both: Sample, first: int, permutations: int, random: np.random.Generator) -> NDArray[np.float64]:
+def _distances(both: Sample, first: int, permutations: int, random: np.random.Generator) -> Floats:
     """[1 + permutations, 9]: the distances of the first `first` pictures to the rest, then those of every deal."""
-    weights = np.where(np.arange(len(both)) < first, -1 / first, 1 / (len(both) - first)).astype(np.float32)
     measures = [_kolmogorov_smirnov(both.figures[:, column]) for column in range(len(FIGURES))]
     measures += [_discrepancy(both.sketches), _variation(both.labels)]
-    parts = [_measured(weights[None], measures)]
+    rest = np.arange(len(both)) >= first
+    parts = [_measured(rest[None], measures)]
     for start in range(0, permutations, DEALT):
-        deals = np.tile(weights, (min(DEALT, permutations - start), 1))
+        deals = np.tile(rest, (min(DEALT, permutations - start), 1))
         parts.append(_measured(random.permuted(deals, axis=1, out=deals), measures))
-    return np.asarray(np.round(np.concatenate(parts), EXACT), np.float64)
+    return np.concatenate(parts)
 
 
-def _measured(weights: Floats, measures: Sequence[Distance]) -> NDArray[np.float64]:
-    return np.column_stack([measure(weights) for measure in measures]).astype(np.float64)
+def _measured(deals: Deals, measures: Sequence[Distance]) -> Floats:
+    return np.asarray(np.round(np.column_stack([measure(deals) for measure in measures]), EXACT))
 
 
-# Each of these takes the pooled values of N pictures and gives a function of weights [P, N], 1/m for the pictures of
-# one set and -1/n for those of the other: the distances [P].
+# Each of these takes the pooled values of N pictures and gives a function of deals, bool [P, N]: which pictures belong
+# to the window. It returns the distances [P] of window and reference. Shares are compared in whole numbers: rounded
+# sums depend on their order, and equal distances must be equal.
 
 
-def _kolmogorov_smirnov(values: NDArray[np.float64]) -> Distance:
+def _kolmogorov_smirnov(values: Floats) -> Distance:
     """The largest difference between the shares of pictures up to a value."""
     order = np.argsort(values, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(values[order]) > 0, True))  # the last of equal values
-    return lambda weights: np.abs(np.cumsum(weights[:, order], axis=1)[:, ends]).max(axis=1)
 
+    def distance(deals: Deals) -> Floats:
+        up_to = np.cumsum(deals[:, order], axis=1, dtype=np.int32)[:, ends]
+        return np.asarray(_differences(up_to, ends + 1, deals).max(axis=1) / _unit(deals))
 
-def _discrepancy(sketches: Floats) -> Distance:
-    squares = np.square(sketches).sum(axis=1)
-    squared = np.maximum(squares[:, None] + squares[None] - 2 * sketches @ sketches.T, 0)
-    kernel = np.exp(-squared / max(float(np.median(squared)), np.finfo(np.float32).tiny))
-    return lambda weights: np.sqrt(np.maximum(((weights @ kernel) * weights).sum(axis=1), 0))
+    return distance
 
 
 def _variation(labels: NDArray[np.int64]) -> Distance:
     """Half the sum of the differences between the shares of the labels."""
-    members = (labels[:, None] == np.unique(labels)).astype(np.float32)
-    return lambda weights: np.abs(weights @ members).sum(axis=1) / 2
+    members = (labels[:, None] == np.unique(labels)).astype(np.int32)
+    totals = members.sum(axis=0)
+    return lambda deals: np.asarray(_differences(deals @ members, totals, deals).sum(axis=1) / (2 * _unit(deals)))
 
 
-def _chances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+def _differences(counts: NDArray[np.int32], totals: NDArray[Any], deals: Deals) -> NDArray[np.int32]:
+    """Between the shares of window and reference, times `_unit`; `counts` [P, k] of the `totals` [k] pictures are in
+    the window."""
+    scaled = counts * np.int32(deals.shape[1])
+    scaled -= (totals * deals[0].sum()).astype(np.int32)
+    return np.asarray(np.abs(scaled, out=scaled))
+
+
+def _unit(deals: Deals) -> int:
+    window = int(deals[0].sum())
+    return window * int(deals.shape[1] - window)
+
+
+def _discrepancy(sketches: NDArray[np.float32]) -> Distance:
+    squares = np.square(sketches).sum(axis=1)
+    squared = np.maximum(squares[:, None] + squares[None] - 2 * sketches @ sketches.T, 0)
+    kernel = np.exp(-squared / max(float(np.median(squared)), np.finfo(np.float32).tiny))
+
+    def distance(deals: Deals) -> Floats:
+        window = int(deals[0].sum())
+        weights = np.where(deals, np.float32(1 / window), np.float32(-1 / (deals.shape[1] - window)))
+        found = ((weights @ kernel) * weights).sum(axis=1).astype(np.float64)
+        return np.asarray(np.sqrt(np.maximum(np.round(found, EXACT), 0)))
+
+    return distance
+
+
+def _chances(distances: Floats) -> Floats:
     """The p-value of every distance among those of its column: the share of them that are as large."""
     ordered = np.sort(distances, axis=0)
     below = np.column_stack(
@@ -176,8 +204,8 @@ def _chances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 - below / len(distances)
 
 
-def _threshold(least: NDArray[np.float64], alarm_rate: float) -> float:
-    """The largest of the least p-values that at most a share `alarm_rate` of them does not exceed; 0 if none is."""
+def _threshold(least: Floats, false_alarms: float) -> float:
+    """The largest of the least p-values that at most a share `false_alarms` of them does not exceed; 0 if none is."""
     ordered = np.sort(least)
-    kept = ordered[ordered < ordered[int(alarm_rate * len(ordered))]]
+    kept = ordered[ordered < ordered[int(false_alarms * len(ordered))]]
     return float(kept[-1]) if len(kept) else 0.0

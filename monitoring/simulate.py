@@ -186,7 +186,7 @@ def run(name: str, size: int, windows: int, draw: Draw, chosen: Drift, bar: Bar)
 
     def one(number: int) -> list[Test]:
         reference, window = draw(np.random.default_rng([chosen.seed, size, number]))
-        tests = compare(reference, window, chosen.alarm_rate, chosen.permutations, chosen.seed + number)
+        tests = compare(reference, window, chosen.false_alarms, chosen.permutations, chosen.seed + number)
         bar.update()
         return tests
 
@@ -214,8 +214,10 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
         for size in plan.sizes:
             rows = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
             lines += [row.cells() for row in rows]
-            if binomtest(rows[0].alarms, rows[0].windows, plan.chosen.alarm_rate, "greater").pvalue < 0.01:
-                raise SimulationError(f"more alarms without drift than {plan.chosen.alarm_rate:.1%}: {rows[0].cells()}")
+            if binomtest(rows[0].alarms, rows[0].windows, plan.chosen.false_alarms, "greater").pvalue < 0.01:
+                raise SimulationError(
+                    f"more alarms without drift than {plan.chosen.false_alarms:.1%}: {rows[0].cells()}"
+                )
     return "\n".join(lines)
 
 
