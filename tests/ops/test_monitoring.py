@@ -161,7 +161,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     make_champion(project, project / "home")
     rules = (MONITORING / "alerts.yml").read_text()
     with ExitStack() as running:
-        server = Server.start(project, project / "home", SERVE_DRAIN="0")
+        server = Server.start(project, project / "home", SERVE_DRAIN="0", CAPTURE_SAMPLE_RATE="1")
         running.callback(server.stop)
         since = datetime.now(UTC)
         prometheus = stack.prometheus(folder / "prometheus", server.port, free_port(), rules)
