@@ -121,7 +121,7 @@ def deploy(target: Target, image: Image, arguments: argparse.Namespace) -> None:
     try:
         model = target.roll_out(image, checker(not arguments.no_tests), arguments.timeout, arguments.rollback)
     except BaseException as error:
-        record(target, image, {}, f"failed: {error or 'interrupted'}")
+        record(target, image, {}, f"failed: {str(error) or 'interrupted'}")
         show("Running after", target)
         raise
     record(target, image, model, DEPLOYED)
