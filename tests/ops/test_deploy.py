@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from k8s import docker, manifests
 from tests.ops import cluster
 from tests.ops.cluster import Cluster
+from tests.service.server import free_port
 
 ROOT = manifests.FOLDER.parent
 BIN = Path(sys.executable).parent
@@ -148,8 +152,12 @@ def test_settings_go_back_with_the_image(project: Project, stand_in: Cluster) ->
     assert project.deploy(*untested, "--image", image("1")).returncode == 0
     path = project.root / "k8s/configmap.yaml"
     path.write_text(path.read_text().replace('SERVE_DRAIN: "10"', 'SERVE_DRAIN: "12"'))
-    stand_in.broken.add(image("2"))
-    assert project.deploy(*untested, "--image", image("2"), "--timeout", "1").returncode == 1
+    path = project.root / "k8s/service.yaml"
+    path.write_text(path.read_text().replace("targetPort", "targetProt"))
+    refused = project.deploy(*untested, "--image", image("2"))
+    assert refused.returncode == 1
+    assert "strict decoding error" in refused.stderr
+    assert stand_in.image() == image("1")
     assert stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] == "10"
 
 
@@ -159,17 +167,6 @@ def test_a_first_deployment_that_fails_leaves_none(project: Project, stand_in: C
     assert failed.returncode == 1
     assert "the Deployment is deleted again" in failed.stderr
     assert stand_in.image() == ""
-
-
-@needs_kubectl
-def test_a_manifest_that_is_refused_changes_no_image(project: Project, stand_in: Cluster) -> None:
-    assert project.deploy("--type", "k8s", "--no-tests", "--image", image("1")).returncode == 0
-    path = project.root / "k8s/service.yaml"
-    path.write_text(path.read_text().replace("targetPort", "targetProt"))
-    refused = project.deploy("--type", "k8s", "--no-tests", "--image", image("2"))
-    assert refused.returncode == 1
-    assert "strict decoding error" in refused.stderr
-    assert stand_in.image() == image("1")
 
 
 @needs_kubectl
@@ -211,8 +208,6 @@ def test_what_cannot_be_done_is_said_before_anything_is(
 
 
 def test_one_roll_out_at_a_time(tmp_path: Path) -> None:
-    import fcntl
-
     project = Project.copy(tmp_path / "project")
     descriptor = os.open(project.root / "k8s", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -237,3 +232,81 @@ def test_a_container_runs_as_the_pod_template_says(monkeypatch: pytest.MonkeyPat
     ):
         assert expected in options
     assert "secret" not in options and "POD_NAME" not in options
+
+
+@dataclass
+class Load:
+    """Two clients that ask /predict without a pause, one on a kept connection, until `end`."""
+
+    url: str
+    picture: bytes
+    answers: Counter[int | str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, kept: bool) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not self.over.is_set():
+                post = client.post if kept else httpx.post
+                try:
+                    answer = post(f"{self.url}/predict", content=self.picture, headers={"Content-Type": "image/png"})
+                    self.answers[answer.status_code] += 1
+                except httpx.TransportError as error:
+                    self.answers[repr(error)] += 1
+
+    def end(self) -> None:
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def variant(base: str, tag: str, setting: str) -> str:
+    """An image like `base` but for one variable of the environment."""
+    text = f"FROM {base}\nENV {setting}\n"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", tag, "-"], input=text, text=True, check=True, capture_output=True
+    )
+    return tag
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Project]:
+    """deploy.py onto this machine's engine, with names and a port of its own."""
+    name = f"deploy-test-{os.getpid()}"
+    yield Project.copy(tmp_path / "project", DEPLOY_NAME=name, DEPLOY_PORT=str(free_port()))
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--quiet", "--filter", f"name=^{name}-"], capture_output=True, text=True, check=True
+    )
+    subprocess.run(["docker", "rm", "--force", *listed.stdout.split()], check=True, capture_output=True)
+    networks = [f"{name}-{part}" for part in ("front", "live", "candidate")]
+    subprocess.run(["docker", "network", "rm", *networks], check=True, capture_output=True)
+
+
+@pytest.mark.skipif("DEPLOY_IMAGE" not in os.environ, reason="DEPLOY_IMAGE names no image of the service to deploy")
+def test_no_request_fails_while_one_container_takes_over_from_another(engine: Project) -> None:
+    """First image; then under load one that fails its tests, a second image, and back."""
+    first = os.environ["DEPLOY_IMAGE"]
+    useless = variant(first, "deploy-test:useless", "SERVE_MIN_SIDE=4096")
+    second = variant(first, "deploy-test:second", "VARIANT=second")
+    to_docker = ("--type", "docker")
+    done = engine.deploy(*to_docker, "--image", first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    picture = next((ROOT / "tests/smoke/pictures/cat").iterdir()).read_bytes()
+    load = Load(f"http://127.0.0.1:{engine.environment['DEPLOY_PORT']}", picture)
+    try:
+        failed = engine.deploy(*to_docker, "--image", useless)
+        replaced = engine.deploy(*to_docker, "--image", second)
+        back = engine.deploy(*to_docker, "--rollback")
+    finally:
+        load.end()
+    assert (failed.returncode, "the smoke tests failed" in failed.stderr) == (1, True), failed.stdout + failed.stderr
+    assert (replaced.returncode, back.returncode) == (0, 0), replaced.stderr + back.stderr
+    assert load.answers.keys() == {200}, load.answers
+    digests = [one["digest"] for one in engine.records()]
+    assert digests[0] == digests[3] != digests[2]
+    again = engine.deploy(*to_docker, "--rollback")
+    assert (again.returncode, "no former container" in again.stderr) == (1, True)
