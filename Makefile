@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+URL ?= http://127.0.0.1:$(PORT)
 # cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
 TORCH_INDEX ?=
 VENV := .venv
@@ -57,6 +58,14 @@ ui: $(INSTALLED) ## MLflow's pages on port 5000
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
 
+.PHONY: smoke
+smoke: $(INSTALLED) ## does the running service on PORT work? (URL=...)
+	python tests/smoke/smoke.py --url $(URL) --fail-on-error
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a released image's digest into them
+	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
+
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types
 	ruff check .
@@ -66,15 +75,17 @@ check: $(INSTALLED) ## lint, format and types
 .PHONY: install
 install: $(INSTALLED) ## make .venv with the locked dependencies
 
+# The locks name every package, so pip has nothing to resolve: --no-deps, and pip check proves that nothing is missing.
 $(INSTALLED): requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11") if v != (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH_INDEX),)
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-torch.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-torch.lock
 else
 	$(BIN)/python -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) $$(grep -ohE '^torch(vision)?==[0-9.]+' requirements-torch.lock)
 endif
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip check
 	touch $@
 
 # What only comes with torch is locked apart, so that a CPU build of torch can take its place.

@@ -14,6 +14,7 @@ from bentoml.exceptions import BentoMLException
 
 from training import champion
 from training.champion import PIN_FILE, Champion, ChampionError
+from training.inference import ModelFolder
 from training.params import ParamsError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,12 +43,29 @@ def folder_path(pin: Champion | None) -> Path:
     return Path(bentoml.models.get(pin.bento_tag).path)
 
 
+def version(pin: Champion | None, folder: ModelFolder) -> str:
+    """The version of the model in MLflow; of a folder at MODEL_PATH, the start of its hash."""
+    return pin.mlflow_version if pin else f"sha256:{folder.sha256[:16]}"
+
+
 def labels(pin: Champion | None) -> dict[str, str]:
     """What a Bento says of its model: names in both stores, and where the gate's verdict lies in MLflow."""
     if pin is None:
         return {}
     verdict = f"runs:/{pin.run_id}/gate/verdict.json"
     return {"model": pin.bento_tag, "mlflow_version": pin.mlflow_version, "run_id": pin.run_id, "verdict": verdict}
+
+
+def image_labels(pin: Champion | None) -> list[dict[str, str]]:
+    """Labels for the image of the Bento that is being built, as variables with dots in their names.
+
+    Variables are all that BentoML hands on from a service to the template of its image (Dockerfile.j2).
+    """
+    if pin is None or IN_A_BENTO:
+        return []
+    from training import image  # stays outside the Bento
+
+    return [{"name": name, "value": value} for name, value in image.labels(pin).items()]
 
 
 def check(pin: Champion | None) -> None:
