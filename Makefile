@@ -54,6 +54,14 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 ui: $(INSTALLED) ## MLflow's pages on port 5000
 	mlflow ui --port 5000
 
+.PHONY: image
+image: $(INSTALLED) ## Bento and container image of the champion
+	python -m training.image
+
+.PHONY: sbom
+sbom: $(INSTALLED) ## what is inside an image, to sbom.cdx.json (CycloneDX); IMAGE=NAME:TAG
+	SYFT_CHECK_FOR_APP_UPDATE=false syft scan --quiet docker:$(or $(IMAGE),$(error IMAGE=NAME:TAG is missing)) --output cyclonedx-json=sbom.cdx.json
+
 .PHONY: load
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)

@@ -26,9 +26,9 @@ from data.errors import DataError
 from data.files import discard, fresh
 from monitoring import request_log
 from training.command import run_command
-from training.metrics import accuracy_interval
 from training.params import ParamsError
 from training.serving import settings
+from training.serving.feedback_store import wilson
 
 THE_BEGINNING = "2000-01-01"
 
@@ -129,7 +129,7 @@ def _described(pairs: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {
         "pictures": pairs.total(),
         "accuracy": right / pairs.total(),
-        "accuracy_interval": list(accuracy_interval(right, pairs.total())),
+        "accuracy_interval": list(wilson(right, pairs.total())),
         "confusion": confusion,
     }
 
