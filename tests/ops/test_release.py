@@ -82,7 +82,8 @@ class Stage:
         """A push to main; users reach the service at `url`."""
         variables = {"IMAGE": IMAGE, "REGISTRY": REGISTRY, "MLFLOW_TRACKING_URI": self.tracking_uri, "SERVICE_URL": url}
         given = {"BENTOML_HOME": str(self.tools / "bentoml"), "PIP_DRY_RUN": "1", "DEPLOY_URL": self.service} | smoke
-        words = ["--bind", "--no-cache-server", "--action-offline-mode", "--platform", "ubuntu-24.04=-self-hosted"]
+        words = ["--platform", "ubuntu-24.04=-self-hosted", "--action-cache-path", str(self.tools / "cache")]
+        words += ["--no-cache-server", "--action-offline-mode", "--use-gitignore=false"]
         words += [word for name, value in variables.items() for word in ("--var", f"{name}={value}")]
         words += [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
         words += ["--secret", f"KUBECONFIG={self.kubeconfig}", "--workflows", ".github/workflows/release.yml"]
@@ -116,15 +117,18 @@ class Stage:
 
 
 def clone(target: Path) -> Path:
-    """The project as it is here, uncommitted changes too, with its dependencies in place."""
+    """The project as it is here, uncommitted changes too, with its dependencies in place: nothing to do for `make`."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0"):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    for lock in target.glob("requirements*.lock"):
-        os.utime(lock, (0, 0))  # `make install` has nothing to do
-    (target / ".venv").symlink_to(sys.prefix)
+    (target / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (target / ".venv" / part.name).symlink_to(part)
+    (target / ".venv/installed").unlink(missing_ok=True)
+    (target / ".venv/installed").touch()
+    os.utime(target / ".venv/installed", (2**32, 2**32))
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=target, check=True)
     return target
 
