@@ -3,6 +3,7 @@
     POST /predict         one picture -> label, confidence, probabilities, and the model that says so
     POST /predict_batch   many pictures -> a list of answers, each its own
     POST /explain         one picture -> PNG with a heat map of what spoke for the class
+    GET  /ui /ui/model    the same for people: a page to try it, and the model card drawn
     GET  /health /model /livez /readyz /metrics /docs
 
 A request meets, in this order: edge.py (id, key, rate, known address), BentoML's middleware (metrics, timeout),
@@ -58,6 +59,7 @@ class Guarded(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
+        from training.serving.pages import Pages
 
         type(self).started = True
         self.inject_config()
@@ -66,6 +68,9 @@ class Guarded(bentoml.Service[Any]):
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
         folder = ModelFolder.open(startup.folder_path(PIN))
         version = PIN.mlflow_version if PIN else f"sha256:{folder.sha256[:16]}"
+        if SETTINGS.ui:
+            app = Pages(app, folder)
+            paths |= app.paths
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
 
 
@@ -75,9 +80,10 @@ async def health(_: Request) -> Response:
 
 
 async def model_card(_: Request) -> Response:
-    """The card that evaluation wrote, and the names of the model in the registries."""
+    """The card that evaluation wrote, the names of the model in the registries, and how it became champion."""
     service = bentoml.get_current_service()
-    return JSONResponse(service.folder.card | {"model": service.answerer.model})
+    facts = {"model": service.answerer.model, "model_sha256": service.folder.sha256}
+    return JSONResponse(service.folder.card | facts | {"promotion": startup.promotion(PIN)})
 
 
 PAGES = Starlette(

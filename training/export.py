@@ -1,4 +1,4 @@
-"""Write the model folder: the evaluated weights as ONNX, the model card, self-check pictures and checksums.
+"""Write the model folder: the evaluated weights as ONNX, the model card, self-check pictures, mistakes, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
 novelty. Torch and ONNX Runtime must agree on real test pictures, or there is no model folder.
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import params
+from training import mistakes, params
 from training.command import run_command
 from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture
-from training.evaluate import CALIBRATION_FILE, METRICS_FILE, Calibration, EvaluationError, Trained
+from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE, Calibration, EvaluationError, Trained
 from training.forward import onnx_bytes
 from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
@@ -92,6 +92,7 @@ def export(settings: params.Params) -> Path:
         served, folder, spread(test, settings.export.parity_pictures), settings.export.parity_tolerance
     )
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
+    card["mistakes"] = mistakes.embed(mistakes.worst(PREDICTIONS_FILE, settings.export.mistakes), part)
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
     write_sums(part)
     Classifier(ModelFolder.open(part)).self_check()

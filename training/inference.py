@@ -7,6 +7,7 @@ A model folder is what `export` writes and every store holds, byte for byte:
                       activation float32 [N, classes, h, w] (class-activation map before softmax)
     model_card.json   classes, preprocessing, metrics, thresholds, lineage, self-check answers
     self_check/       a few test pictures, predicted again at every start
+    mistakes/         thumbnails of the worst mistakes on the test split
     SHA256SUMS        `sha256sum -c` format, of every other file
 
 Only numpy, Pillow and ONNX Runtime are imported: this module travels into the Bento.

@@ -78,6 +78,7 @@ class Export(Section):
     parity_pictures: Count
     parity_tolerance: Positive
     self_check_pictures: Count
+    mistakes: NotNegative
 
 
 class Register(Section):
@@ -121,6 +122,7 @@ class Serve(Section):
     drain: Annotated[float, Field(ge=0)]
     rate_limit: Annotated[float, Field(ge=0)]
     cors_origins: list[str]
+    ui: bool
 
 
 class Params(Section):
