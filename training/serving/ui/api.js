@@ -6,6 +6,7 @@ import { sentence } from "./words.js";
 const ROOT = new URL("../../", import.meta.url); // the service, also behind a proxy that adds a prefix
 const KEY = "api-key";
 const ATTEMPTS = 4; // when the service says that it is busy
+const PATIENCE_S = 5; // a longer wait is left to people
 const LOOK_AGAIN_MS = 1500;
 
 /** What went wrong, in words. `away`: the service cannot be reached; `again`: another try may help. */
@@ -57,7 +58,7 @@ async function ask(path, options = {}) {
       return await once(path, options);
     } catch (problem) {
       if (problem.code === "no_valid_key") await renewKey(options.key);
-      else if (problem.wait && attempt < ATTEMPTS) await pause(problem.wait * 1000 * attempt);
+      else if (problem.wait && problem.wait <= PATIENCE_S && attempt < ATTEMPTS) await pause(problem.wait * 1000 * attempt);
       else throw problem;
     }
   }
