@@ -13,12 +13,12 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
-from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.params import Serve
+from training.serving import logs, metrics
 from training.serving.drain import Drain
 from training.serving.errors import Fault
 
@@ -48,7 +48,6 @@ class Edge:
         self.version = version
         self.drain = drain
         self.rate = RateLimit(settings.rate_limit)
-        self.errors = Counter("service_errors", "Requests that were not answered, by code of the error", ["code"])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +56,8 @@ class Edge:
         state = scope.setdefault("state", {})
         given = headers.get("x-request-id", "")
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state["received"] = time.perf_counter()
+        logs.REQUEST_ID.set(state["request_id"])
         exit_ = _Exit(self, scope, receive, send)
         try:
             self._admit(scope, headers)
@@ -103,7 +104,7 @@ class _Exit:
                 self.foreign.headers |= {"Allow": allow} if allow else {}
                 return
             if told is not None:
-                self.edge.errors.labels(told).inc()
+                metrics.REJECTIONS.labels(told).inc()
             self._mark(message)
         elif self.foreign is not None:
             if not message.get("more_body"):
