@@ -7,7 +7,7 @@ import { draw, square } from "./heat.js";
 import { called, capital, percent } from "./words.js";
 
 const SHOWN = 5; // classes that have a bar of their own
-const FADE = 60; // of the heat map at first, in percent
+const FADE = 75; // of the heat map at first, in percent
 
 let made = 0;
 

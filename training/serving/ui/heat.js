@@ -2,10 +2,10 @@
 
 const SIDE = 168; // pixels of the canvas; the page stretches it
 const STOPS = [ // share of the evidence -> red, green, blue, opacity
-  [0.0, 14, 18, 52, 0.66],
-  [0.35, 92, 26, 104, 0.6],
-  [0.7, 226, 82, 52, 0.5],
-  [1.0, 255, 208, 92, 0.46],
+  [0.0, 10, 12, 34, 0.74],
+  [0.4, 52, 18, 74, 0.56],
+  [0.75, 226, 74, 40, 0.4],
+  [1.0, 255, 196, 70, 0.34],
 ];
 
 /** A canvas of `heat`, rows of numbers between 0 and 1. */

@@ -55,9 +55,9 @@ function half(section) {
 }
 
 /** `rows`: arrays of cells, each text or an element; the first of a row names it. */
-function table(head, rows, { numbers = [], caption = null } = {}) {
+function table(head, rows, { numbers = [], caption = null, look = "" } = {}) {
   const kind = (index) => (numbers.includes(index) ? "number" : null);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption ?? head.join(", ") }, h("table", {},
+  return h("div", { class: `scroll ${look}`, tabindex: "0", role: "region", "aria-label": caption ?? head.join(", ") }, h("table", {},
     caption ? h("caption", {}, caption) : null,
     h("thead", {}, h("tr", {}, head.map((cell, index) => h("th", { scope: "col", class: kind(index) }, cell)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, index) =>
@@ -94,8 +94,18 @@ function figureOr(value) {
   return value === undefined ? null : value.toFixed(4);
 }
 
-function live() {
-  return null;
+/** What people said of its answers, beside what evaluation promised. */
+function live({ live: found, metrics }) {
+  const [low, high] = metrics.accuracy_interval;
+  const promised = { name: `${count(metrics.pictures, "test picture")}`, value: metrics.accuracy, low, high };
+  const lead = "How often its likeliest class is right, with 95 % intervals.";
+  if (!found) {
+    return panel("live", "Live accuracy", lead, charts.intervals([promised]),
+      h("p", { class: "muted" }, "Nobody has told this service yet whether its answers are right: ",
+        h("a", { href: "../ui" }, "try it"), " and say so."));
+  }
+  const said = { name: count(found.count, "answer people judged", "answers people judged"), value: found.right / found.count, low: found.low, high: found.high };
+  return panel("live", "Live accuracy", lead, charts.intervals([promised, said]));
 }
 
 /** Rows are what a picture is, columns what the model says; the shade is the share of the row. */
@@ -114,7 +124,7 @@ function confusion({ metrics, classes: names }) {
   const head = h("tr", {}, h("td", { class: "corner" }), names.map((name) => h("th", { scope: "col" }, `says ${name}`)));
   const rows = names.map((name, index) => h("tr", {}, h("th", { scope: "row" }, `is ${name}`), cells(matrix[index])));
   return half(panel("confusion", "What it mixes up", `Test pictures by what they are and what the model says.`,
-    h("div", { class: "scroll confusion", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
+    h("div", { class: `scroll confusion${names.length > 4 ? " many" : ""}`, tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
       h("table", {}, h("thead", {}, head), h("tbody", {}, rows)))));
 }
 
@@ -126,7 +136,7 @@ function calibration({ metrics, classes: names }) {
   const numbers = bins.map((bin) => [bin.confidence.toFixed(3), percent(bin.accuracy),
     bin.interval.map((share) => percent(share)).join(" to "), bin.pictures.toLocaleString("en")]);
   return half(panel("reliability", "Whether its confidence can be believed",
-    "On the dashed line, confidence is how often it is right. The bars are 95 % intervals; grey is before temperature scaling.",
+    "On the dashed line, confidence is how often it is right. The bars are 95 % intervals, a large dot stands for many pictures, grey is before temperature scaling.",
     charts.reliability(bins, before, from),
     h("details", {}, h("summary", {}, "The same as a table"),
       table(["confidence", "right", "95 % interval", "pictures"], numbers, { numbers: [1, 2, 3] }))));
@@ -168,7 +178,7 @@ function verdict({ promotion }) {
   const because = champion.promoted_because && champion.promoted_because !== "passed the gate" ? ` Promoted because: ${champion.promoted_because}.` : "";
   return panel("verdict", `The gate: ${words}`,
     `Judged on ${day(judged.created)}${against}, by the same test pictures and the code that serves.${because}`,
-    table(["check", "verdict", "found", "wanted"], rows));
+    table(["check", "verdict", "found", "wanted"], rows, { look: "checks" }));
 }
 
 /** From pictures to this answer: each link by the name under which it can be found again. */
@@ -203,5 +213,5 @@ function former({ promotion }) {
     `version ${one.version}`, day(one.promoted), one.accuracy ? percent(Number(one.accuracy)) : "", one.promoted_because,
     one.rolled_back ? `rolled back ${one.rolled_back}` : "replaced",
   ]);
-  return panel("former", "Former champions", "", table(["model", "champion from", "accuracy", "because", "then"], rows));
+  return panel("former", "Former champions", "", table(["model", "champion from", "accuracy", "because", "then"], rows, { look: "checks" }));
 }
