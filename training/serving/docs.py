@@ -88,9 +88,10 @@ def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
 
 def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
+    page = "A page to try it is at [/ui](ui). " if settings.ui else ""
     return (
-        f"Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. Every "
-        "answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
+        f"{page}Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. "
+        "Every answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
     )
 
 
