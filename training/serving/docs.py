@@ -90,9 +90,10 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
 
 def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
+    page = "A page to try it is at [/ui](ui). " if settings.ui else ""
     return (
-        f"Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. Every "
-        "answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
+        f"{page}Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. "
+        "Every answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
     )
 
 
@@ -142,7 +143,7 @@ def _facts() -> dict[str, Any]:
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/health": _get("What is served", _json("Health")),
-        "/model": _get("The model card: metrics, thresholds, lineage", anything),
+        "/model": _get("The model card: metrics, thresholds, lineage, the gate's verdict, live accuracy", anything),
         "/livez": _get("Whether the process runs", text),
         "/readyz": _get("Whether the model answers", text, 503),
         "/metrics": _get("Prometheus metrics", text),
