@@ -54,15 +54,17 @@ check: $(INSTALLED) ## lint, format and types
 .PHONY: install
 install: $(INSTALLED) ## make .venv with the locked dependencies
 
+# The locks name every package, so pip has nothing to resolve: --no-deps, and pip check proves that nothing is missing.
 $(INSTALLED): requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11") if v != (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH_INDEX),)
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-torch.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-torch.lock
 else
 	$(BIN)/python -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) $$(grep -ohE '^torch(vision)?==[0-9.]+' requirements-torch.lock)
 endif
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip check
 	touch $@
 
 # What only comes with torch is locked apart, so that a CPU build of torch can take its place.

@@ -3,12 +3,15 @@
     POST /predict         one picture -> label, confidence, probabilities, and the model that says so
     POST /predict_batch   many pictures -> a list of answers, each its own
     POST /explain         one picture -> PNG with a heat map of what spoke for the class
+    GET  /ui /ui/model    the same for people: a page to try it, and the model card drawn
+    POST /feedback        what a picture really showed -> live accuracy
     GET  /health /model /livez /readyz /metrics /docs
 
 A request meets, in this order: edge.py (id, key, rate, known address), BentoML's middleware (metrics, timeout),
 requests.py (read, check and decode the picture, in threads), batching.py (BentoML's adaptive batching), then `predict`
-below for the whole batch, engine.py (ONNX Runtime), answers.py. What is wrong with a request is a `Fault` (errors.py).
-Settings: section `serve` of params.yaml, SERVE_<KEY> in the environment. Without a champion the service does not start.
+below for the whole batch, engine.py (ONNX Runtime), answers.py, watch.py (metrics, request log). What is wrong with a
+request is a `Fault` (errors.py). Settings: sections `serve` and `capture` of params.yaml, SERVE_<KEY> and CAPTURE_<KEY>
+in the environment. Without a champion the service does not start.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from training.inference import ModelFolder
-from training.serving import docs, explain, settings, startup
+from training.serving import docs, explain, logs, settings, startup, tracing
 from training.serving.answers import Answer, Answerer, Answers, HeatMap
 from training.serving.drain import Drain
 from training.serving.engine import Engine, Seen
@@ -33,8 +36,11 @@ from training.serving.requests import ManyPictures, OnePicture, Picture, Reader,
 
 with startup.refusal_in_one_line():
     SETTINGS = settings.load(startup.ROOT)
+    CAPTURE = settings.load_capture(startup.ROOT)
     API_KEYS = settings.api_keys()
     PIN = startup.pinned()  # None: MODEL_PATH is served
+    tracing.exporter()
+logs.configure(SETTINGS.log_format)
 DRAIN = Drain(SETTINGS.drain)
 BATCHING: dict[str, Any] = {
     "batchable": True,
@@ -58,6 +64,7 @@ class Guarded(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
+        from training.serving.pages import Pages
 
         type(self).started = True
         self.inject_config()
@@ -65,7 +72,10 @@ class Guarded(bentoml.Service[Any]):
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
         folder = ModelFolder.open(startup.folder_path(PIN))
-        version = PIN.mlflow_version if PIN else f"sha256:{folder.sha256[:16]}"
+        if SETTINGS.ui:
+            app = Pages(app, folder)
+            paths |= app.paths
+        version = startup.version(PIN, folder)
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
 
 
@@ -75,9 +85,23 @@ async def health(_: Request) -> Response:
 
 
 async def model_card(_: Request) -> Response:
-    """The card that evaluation wrote, and the names of the model in the registries."""
+    """The card that evaluation wrote, the names of the model in the registries, how it became champion, how it does."""
     service = bentoml.get_current_service()
-    return JSONResponse(service.folder.card | {"model": service.answerer.model})
+    live = (await to_thread.run_sync(service.feedback.accuracy)).get(service.facts.version)
+    facts = {
+        "model": service.answerer.model,
+        "model_sha256": service.folder.sha256,
+        "promotion": startup.promotion(PIN),
+        "live": live and live._asdict(),
+    }
+    return JSONResponse(service.folder.card | facts)
+
+
+async def feedback(request: Request) -> Response:
+    """What somebody says a picture showed."""
+    service = bentoml.get_current_service()
+    response: Response = await service.feedback.answer(request, service.reader)
+    return response
 
 
 PAGES = Starlette(
@@ -87,6 +111,7 @@ PAGES = Starlette(
         Route("/docs.json", docs.json_page(docs.document(SETTINGS, "1", bool(API_KEYS)))),
         Route("/health", health),
         Route("/model", model_card),
+        Route("/feedback", feedback, methods=["POST"]),
     ]
 )
 
@@ -119,16 +144,31 @@ class PictureClassifier:
         startup.check(PIN)
 
     def __init__(self) -> None:
+        from training.serving.facts import Facts  # these in workers only, because of metrics.py
+        from training.serving.feedback import Feedback
+        from training.serving.watch import Watch
+
         self.folder = ModelFolder.open(startup.folder_path(PIN))
         self.engine = Engine(self.folder, SETTINGS.threads)
-        self.reader = Reader(SETTINGS, self.folder.preprocessing)
         self.answerer = Answerer(self.folder, PIN)
+        version = startup.version(PIN, self.folder)
+        self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
+        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)
+        self.feedback = Feedback(self.watch.folder, self.watch.log, self.folder.classes)
+        self.facts = Facts(self.folder, self.answerer.model, version, self.feedback)
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again
 
     @bentoml.on_startup
     async def watch_for_sigterm(self) -> None:
         DRAIN.install()
+
+    @bentoml.on_shutdown
+    def write_down_the_rest(self) -> None:
+        self.watch.close()
+
+    def __metrics__(self, text: str) -> str:
+        return text + self.facts.text()
 
     async def __is_ready__(self) -> bool:
         return not DRAIN.began and await self.engine.alive()
@@ -142,6 +182,9 @@ class PictureClassifier:
     async def predict_batch(self, images: list[Picture | Refused]) -> list[dict[str, Any]]:
         """Classify many pictures: a list in their order, each an answer or that picture's own error."""
         answers = iter(await self._answers([image for image in images if isinstance(image, Picture)]))
+        for image in images:
+            if isinstance(image, Refused):
+                self.watch.refused(image.fault.code)
         return [next(answers) if isinstance(image, Picture) else image.body() for image in images]
 
     @bentoml.api(input_spec=OnePicture, output_spec=HeatMap)
@@ -158,11 +201,18 @@ class PictureClassifier:
 
     async def _answers(self, pictures: list[Picture]) -> list[dict[str, Any]]:
         seen = await self._see(pictures)
-        return [self.answerer.answer(*pair) for pair in zip(pictures, seen, strict=True)]
+        answers = [self.answerer.answer(*pair) for pair in zip(pictures, seen, strict=True)]
+        for each in zip(pictures, seen, answers, strict=True):
+            self.watch.predicted(*each)
+        return answers
 
     async def _see(self, pictures: list[Picture]) -> list[Seen]:
+        if not pictures:
+            return []
         alone = self.reader.waiting == 1
-        return await self.engine.run([picture.pixels for picture in pictures], alone) if pictures else []
+        seen = await self.engine.run([picture.pixels for picture in pictures], alone)
+        self.watch.ran(seen)
+        return seen
 
     def health(self) -> dict[str, Any]:
         source = "champion" if PIN else "MODEL_PATH"

@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from training import mistakes
 from training.dataset import Manifest
 from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
+from training.mistakes import Mistake
+from training.preprocess import load
+from training.properties import measure
+from training.reference import Reference
 
 CLASSES = ("cat", "dog")
 SIZE = 32
+REFERENCE_PICTURES = 60
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCE = Path(__file__).parent.parent
 
@@ -127,6 +134,7 @@ def tiny_model_folder(
     values = _card(tuple(classes), manifest) | card
     classifier = Classifier(ModelFolder(path, values))
     values.setdefault("metrics", _metrics(classifier, manifest))
+    tiny_reference(classifier).save(path)
     values["self_check"] = [
         {
             "file": f"self_check/{label}.png",
@@ -135,9 +143,39 @@ def tiny_model_folder(
         }
         for label, data in pictures.items()
     ]
+    with tempfile.TemporaryDirectory() as scratch:
+        values.setdefault("mistakes", mistakes.embed(_mistakes(classifier, Path(scratch)), path))
     (path / CARD_FILE).write_text(json.dumps(values, indent=2) + "\n")
     write_sums(path)
     return ModelFolder.open(path)
+
+
+def _mistakes(classifier: Classifier, folder: Path) -> list[Mistake]:
+    """Two pictures with so much noise that the model errs, as files in `folder`."""
+    names = classifier.folder.classes
+    found = []
+    for seed in range(100):
+        data = tiny_picture(0, 2000 + seed, noise=0.3)
+        answer = classifier.predict_bytes([data])[0]
+        if answer.argmax() != 0 and len(found) < 2:
+            path = folder / f"mistake-{seed}.png"
+            path.write_bytes(data)
+            found.append(Mistake(path, names[0], names[int(answer.argmax())], float(answer.max())))
+    return found
+
+
+def tiny_reference(classifier: Classifier) -> Reference:
+    """Of fresh tiny pictures of all classes in equal parts; a sketch is the mean colour, scaled to about one."""
+    folder = classifier.folder
+    images = np.stack(
+        [
+            load(tiny_picture(number % len(folder.classes), 5000 + number), folder.preprocessing)
+            for number in range(REFERENCE_PICTURES)
+        ]
+    )
+    probabilities, embeddings = classifier.run(images, ("probabilities", "embedding"))
+    properties = [measure(image, 40, 40) for image in images]
+    return Reference.build(properties, probabilities, embeddings, 20 * np.eye(3, dtype=np.float32), 512)
 
 
 def _card(classes: tuple[str, ...], manifest: Manifest | None) -> dict[str, Any]:

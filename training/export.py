@@ -1,4 +1,4 @@
-"""Write the model folder: the evaluated weights as ONNX, the model card, self-check pictures and checksums.
+"""Write the model folder: the evaluated weights as ONNX, the model card, the reference, pictures, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
 novelty. Torch and ONNX Runtime must agree on real test pictures, or there is no model folder.
@@ -15,21 +15,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
-from training import params
+from training import mistakes, params
 from training.command import run_command
-from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture
-from training.evaluate import CALIBRATION_FILE, METRICS_FILE, Calibration, EvaluationError, Trained
-from training.forward import onnx_bytes
+from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded
+from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE, Calibration, EvaluationError, Trained
+from training.forward import BATCH, onnx_bytes
 from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
 from training.novelty import NoveltyModule
 from training.preprocess import load
+from training.properties import measure
+from training.reference import Reference
 
 MODEL_FOLDER = Path("models/model")
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
+REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
 
 
 class ExportError(RuntimeError):
@@ -73,6 +78,23 @@ def spread(rows: Sequence[Picture], count: int) -> list[Picture]:
     return [rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
 
 
+def reference(
+    folder: ModelFolder, rows: Sequence[Picture], directions: NDArray[np.float32], max_short_side: int
+) -> Reference:
+    """What the model sees in the pictures `rows`. `directions` [D, k] come from training pictures: those in which
+    pictures of one class differ most, each scaled to a standard deviation of one (training.novelty)."""
+    images = decoded(rows, folder.preprocessing)
+    classifier = Classifier(folder)
+    starts = tqdm(range(0, len(rows), BATCH), "reference", unit="batch")
+    parts = [
+        classifier.run(np.ascontiguousarray(images[start : start + BATCH]), ("probabilities", "embedding"))
+        for start in starts
+    ]
+    probabilities, embeddings = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    properties = [measure(image, row.width, row.height) for image, row in zip(images, rows, strict=True)]
+    return Reference.build(properties, probabilities, embeddings, directions, max_short_side)
+
+
 def export(settings: params.Params) -> Path:
     """Write models/model from the trained weights and their evaluation; returns the folder.
 
@@ -91,7 +113,11 @@ def export(settings: params.Params) -> Path:
     card["parity"] = prove_parity(
         served, folder, spread(test, settings.export.parity_pictures), settings.export.parity_tolerance
     )
+    validation = manifest.split("validation")
+    rows = spread(validation, min(len(validation), REFERENCE_PICTURES))
+    reference(folder, rows, calibration.novelty.projection, settings.prepare.max_short_side).save(part)
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
+    card["mistakes"] = mistakes.embed(mistakes.worst(PREDICTIONS_FILE, settings.export.mistakes), part)
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
     write_sums(part)
     Classifier(ModelFolder.open(part)).self_check()

@@ -6,7 +6,9 @@ A model folder is what `export` writes and every store holds, byte for byte:
                       embedding float32 [N, D], novelty float32 [N] (how unlike the training pictures),
                       activation float32 [N, classes, h, w] (class-activation map before softmax)
     model_card.json   classes, preprocessing, metrics, thresholds, lineage, self-check answers
+    reference.npz     what is normal for its pictures: drift checks compare with it (training.reference)
     self_check/       a few test pictures, predicted again at every start
+    mistakes/         thumbnails of the worst mistakes on the test split
     SHA256SUMS        `sha256sum -c` format, of every other file
 
 Only numpy, Pillow and ONNX Runtime are imported: this module travels into the Bento.

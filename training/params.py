@@ -78,6 +78,7 @@ class Export(Section):
     parity_pictures: Count
     parity_tolerance: Positive
     self_check_pictures: Count
+    mistakes: NotNegative
 
 
 class Register(Section):
@@ -121,6 +122,17 @@ class Serve(Section):
     drain: Annotated[float, Field(ge=0)]
     rate_limit: Annotated[float, Field(ge=0)]
     cors_origins: list[str]
+    ui: bool
+    log_dir: str | None
+    log_max_bytes: Count
+    log_files: Annotated[int, Field(ge=2)]
+    log_format: Literal["text", "json"]
+
+
+class Capture(Section):
+    sample_rate: Share
+    url: str
+    retention_days: Positive
 
 
 class Params(Section):
@@ -132,11 +144,14 @@ class Params(Section):
     register_: Register = Field(alias="register")
     promote: Promote
     serve: Serve
+    capture: Capture
 
     def sha256(self) -> str:
         """Hash of all values that shape a model (not how it is served) in canonical JSON, whatever their order."""
         text = json.dumps(
-            self.model_dump(mode="json", by_alias=True, exclude={"serve"}), sort_keys=True, separators=(",", ":")
+            self.model_dump(mode="json", by_alias=True, exclude={"serve", "capture"}),
+            sort_keys=True,
+            separators=(",", ":"),
         )
         return hashlib.sha256(text.encode()).hexdigest()
 

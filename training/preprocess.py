@@ -165,6 +165,11 @@ def _orientation(image: Image.Image) -> int:
         return 1  # a damaged EXIF block does not make the pixels wrong
 
 
+def upright_size(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
+    """Width and height as the picture was held, of `size` as its file says; `image` is decoded already."""
+    return size[::-1] if _orientation(image) >= 5 else size
+
+
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)

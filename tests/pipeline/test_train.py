@@ -22,9 +22,11 @@ from tests import killing
 from tests.tiny import tiny_data, tiny_project
 from training import export, params
 from training.command import run_command
-from training.dataset import CACHE_FOLDER, DatasetError
+from training.dataset import CACHE_FOLDER, DatasetError, Manifest
 from training.evaluate import EvaluationError
 from training.inference import Classifier, ModelFolder
+from training.properties import PROPERTIES
+from training.reference import REFERENCE_FILE, Reference
 
 EXPECTED = (params.ParamsError, DatasetError, EvaluationError, export.ExportError)
 QUICK = ("--architecture", "cnn", "--size", "32", "--epochs", "2", "--batch-size", "16")
@@ -169,6 +171,18 @@ def test_the_model_folder_says_where_it_comes_from(trained: Path) -> None:
     assert card["metrics"] == json.loads((trained / "model_performance.json").read_text())
 
 
+def test_the_reference_is_of_the_validation_split(trained: Path) -> None:
+    folder = ModelFolder.open(trained / "models/model")
+    found = Reference.load(folder.path)
+    assert found is not None
+    rows = Manifest.read(trained / "data/manifest.csv", trained / "data/processed").split("validation")
+    answers = Classifier(folder).predict_bytes([row.path.read_bytes() for row in rows])
+    np.testing.assert_allclose(found.confidences, answers.max(1), atol=1e-5)
+    np.testing.assert_array_equal(found.labels, answers.argmax(1))
+    assert set(found.properties[:, PROPERTIES.index("short_side")]) == {40}
+    assert found.max_short_side == 512
+
+
 def test_the_network_takes_any_number_of_pictures_and_names_no_path(trained: Path) -> None:
     folder = ModelFolder.open(trained / "models/model")
     for count in (1, 2, 5):
@@ -186,8 +200,9 @@ def test_exporting_twice_gives_the_same_network(trained: Path, tmp_path: Path) -
     again = tmp_path / "again"
     shutil.copytree(trained, again)
     assert stage(again, "training.export").code == 0
-    first, second = (ModelFolder.open(folder / "models/model").sha256 for folder in (trained, again))
-    assert first == second
+    first, second = (folder / "models/model" for folder in (trained, again))
+    assert ModelFolder.open(first).sha256 == ModelFolder.open(second).sha256
+    assert (first / REFERENCE_FILE).read_bytes() == (second / REFERENCE_FILE).read_bytes()
 
 
 def test_export_fails_when_runtimes_disagree(trained: Path, tmp_path: Path) -> None:

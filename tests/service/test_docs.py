@@ -38,9 +38,9 @@ def test_every_reference_in_the_document_is_defined(client: httpx.Client) -> Non
 
 
 def test_every_address_of_the_document_exists_with_that_method(client: httpx.Client, document: dict[str, Any]) -> None:
-    assert {"/predict", "/predict_batch", "/explain", "/health", "/livez", "/readyz", "/metrics", "/model"} == set(
-        document["paths"]
-    )
+    pictures = {"/predict", "/predict_batch", "/explain"}
+    facts = {"/health", "/livez", "/readyz", "/metrics", "/model"}
+    assert set(document["paths"]) == pictures | facts | {"/feedback"}
     for path, item in document["paths"].items():
         method = next(iter(item))
         assert len(item) == 1
@@ -60,7 +60,9 @@ def test_answers_and_errors_have_the_documented_keys(client: httpx.Client, cat: 
 
 def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> None:
     folder = Path(__file__).parent.parent.parent / "training/serving"
-    source = "".join((folder / f"{name}.py").read_text() for name in ("errors", "requests", "multipart", "edge"))
+    source = "".join(
+        (folder / f"{name}.py").read_text() for name in ("errors", "requests", "multipart", "edge", "feedback")
+    )
     codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
     assert len(codes) > 15
     assert all(any(code in text for text in PROBLEMS.values()) for code in codes)

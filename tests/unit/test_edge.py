@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from pathlib import Path
 
 import httpx
-import prometheus_client
 import pytest
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,14 +17,6 @@ from training.serving.drain import Drain
 from training.serving.edge import Edge, RateLimit
 
 SETTINGS = settings.load(Path(__file__).parent.parent.parent, {})
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each Edge has its counter in a registry of its own."""
-
-    registry = prometheus_client.CollectorRegistry()
-    monkeypatch.setattr(edge, "Counter", functools.partial(prometheus_client.Counter, registry=registry))
 
 
 def client(app: ASGIApp, chosen: Serve = SETTINGS, keys: tuple[bytes, ...] = ()) -> httpx.AsyncClient:

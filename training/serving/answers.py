@@ -9,7 +9,7 @@ import bentoml
 import orjson
 from _bentoml_sdk.io_models import IORootModel
 from bentoml.validators import ContentType
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from training.champion import Champion
@@ -72,6 +72,27 @@ class Answers(IORootModel[list[Answer | Error]]):
     @classmethod
     async def to_http_response(cls, obj: Any, serde: Any) -> Response:
         return Response(orjson.dumps(obj), media_type="application/json")
+
+
+class Said(BaseModel):
+    """What a picture shows, by somebody who knows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    request_id: str = Field(
+        min_length=1, max_length=140, description="of the answer; of a picture of /predict_batch, with its number"
+    )
+    label: str = Field(max_length=200, description="a class of the model", examples=["dog"])
+
+
+class Recorded(BaseModel):
+    """Feedback that is kept."""
+
+    request_id: str
+    label: str
+    predicted: str = Field(description="the class with the highest probability")
+    correct: bool
+    version: str = Field(description="of the model that predicted")
 
 
 class HeatMap(IORootModel[Annotated[Path, ContentType("image/png")]]):

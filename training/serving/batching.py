@@ -7,18 +7,19 @@ with one more prepared. Queue, batches and the metric `bentoml_service_adaptive_
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema, Optimizer
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from training.serving import tracing
 from training.serving.errors import Fault, overloaded
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 
 POLL_S = 0.003  # between looks whether a batch may start; the prepared one hides it, and looking costs time too
-TRACED_BY = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class NeverWait(Optimizer):
@@ -58,25 +58,25 @@ class BatchingApp(ServiceAppFactory):
     @property
     def middlewares(self) -> list[Middleware]:
         """BentoML's; without the spans of OpenTelemetry (a sixth of a request's cost) when nothing collects them."""
-        traced = BentoMLContainer.config.tracing.exporter_type.get() or any(name in os.environ for name in TRACED_BY)
-        return [each for each in super().middlewares if traced or each.cls is not OpenTelemetryMiddleware]
+        own, kind = BentoMLContainer.config.tracing.exporter_type.get(), tracing.exporter()
+        chosen = [each for each in super().middlewares if own or kind or each.cls is not OpenTelemetryMiddleware]
+        for each in chosen:
+            if kind and each.cls is OpenTelemetryMiddleware:
+                each.kwargs |= {"tracer_provider": tracing.provider(kind), "exclude_spans": ["receive", "send"]}
+        return chosen
 
     async def api_endpoint(self, name: str, request: Request) -> Response:
         """Answer an API's request. An unexpected error goes on to BentoML, which logs it and answers 500."""
+        trace.get_current_span().set_attribute("request_id", request.state.request_id)
         try:
             response: Response = await super().api_endpoint(name, request)
             return response
         except Fault as fault:
-            return _told(fault, request)
+            return fault.answer(request)
         except ServiceUnavailable:
-            return _told(overloaded(self.settings.max_waiting), request)
+            return overloaded(self.settings.max_waiting).answer(request)
         except BentoMLException as error:
-            return _told(Fault.of_status(error.error_code.value, self.settings.timeout), request)
+            return Fault.of_status(error.error_code.value, self.settings.timeout).answer(request)
         finally:
             if self._service_instance is not None:
                 self._service_instance.reader.leave(request)
-
-
-def _told(fault: Fault, request: Request) -> Response:
-    request.state.fault = fault.code
-    return fault.response(request.state.request_id)

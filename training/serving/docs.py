@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from training.params import Serve
-from training.serving.answers import Answer, Answers, Error, Health
+from training.serving.answers import Answer, Answers, Error, Health, Recorded, Said
 
 START = 'SwaggerUIBundle({url: "/docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
 PAGE = f"""<!doctype html>
@@ -32,16 +32,17 @@ POLICY = (
 PROBLEMS = {
     400: "the form cannot be read, or the connection ended (broken_multipart, disconnected)",
     401: "an API key is needed (no_valid_key)",
-    404: "no such address (not_found)",
+    404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
     408: "the body came too slowly (slow_upload)",
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
-    "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter)",
+    "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter, wrong_feedback, unknown_label)",
     429: "too many requests (too_many_requests); Retry-After says when",
     500: "the service failed (internal)",
-    503: "too much is waiting, or the model does not answer (overloaded, not_ready); Retry-After says when",
+    503: "too much is waiting, the model does not answer, or the disk is full (overloaded, not_ready, not_recorded); "
+    "Retry-After says when",
     504: "no answer in time (timeout)",
 }
 _POST_PROBLEMS = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -63,7 +64,7 @@ _REQUEST_ID = {
 
 def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
     """The OpenAPI document of the service."""
-    models = [(model, "serialization") for model in (Answer, Health, Error)]
+    models = [(model, "serialization") for model in (Answer, Health, Error, Said, Recorded)]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS}}
     components["responses"] = {str(status): _problem(text) for status, text in PROBLEMS.items()}
@@ -74,8 +75,8 @@ def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
             "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},
         }
-    paths = _pictures(settings) | _facts()
-    for path in ("/predict", "/predict_batch", "/explain"):
+    paths = _pictures(settings) | _feedback() | _facts()
+    for path in ("/predict", "/predict_batch", "/explain", "/feedback"):
         paths[path]["post"]["security"] = security
     return {
         "openapi": "3.1.0",
@@ -128,12 +129,18 @@ def _pictures(settings: Serve) -> dict[str, Any]:
     }
 
 
+def _feedback() -> dict[str, Any]:
+    said = _post("Say what a picture really showed", _json("Said"), _json("Recorded"), [])
+    said["post"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    return {"/feedback": said}
+
+
 def _facts() -> dict[str, Any]:
     anything = {"application/json": {"schema": {"type": "object"}}}
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/health": _get("What is served", _json("Health")),
-        "/model": _get("The model card: metrics, thresholds, lineage", anything),
+        "/model": _get("The model card: metrics, thresholds, lineage, the gate's verdict, live accuracy", anything),
         "/livez": _get("Whether the process runs", text),
         "/readyz": _get("Whether the model answers", text, 503),
         "/metrics": _get("Prometheus metrics", text),

@@ -13,16 +13,17 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
-from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.params import Serve
+from training.serving import logs, metrics
 from training.serving.drain import Drain
 from training.serving.errors import Fault
 
 KEYED = ("/predict", "/predict_batch", "/explain", "/feedback")
+PRIVATE = ("/ui/samples/", "/ui/mistakes/")  # pictures of the data: they need a key too, and count for no rate
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 BURST = 10  # seconds of its rate a client may use at once
 CLIENTS = 10_000  # remembered by the rate limit
@@ -47,7 +48,6 @@ class Edge:
         self.version = version
         self.drain = drain
         self.rate = RateLimit(settings.rate_limit)
-        self.errors = Counter("service_errors", "Requests that were not answered, by code of the error", ["code"])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,6 +56,8 @@ class Edge:
         state = scope.setdefault("state", {})
         given = headers.get("x-request-id", "")
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state["received"] = time.perf_counter()
+        logs.REQUEST_ID.set(state["request_id"])
         exit_ = _Exit(self, scope, receive, send)
         try:
             self._admit(scope, headers)
@@ -67,13 +69,15 @@ class Edge:
         path = scope["path"]
         if path not in self.paths:
             raise Fault.of_status(404, self.settings.timeout)
-        if path not in KEYED:
+        if path not in KEYED and not path.startswith(PRIVATE):
             return
         key = _key(headers)
         matches = [hmac.compare_digest(key, known) for known in self.keys]  # all of them: time must not tell which
         if self.keys and not any(matches):
             hint = "send a key as X-API-Key or as Authorization: Bearer"
             raise Fault(401, "no_valid_key", "this address needs an API key", hint, WWW_Authenticate="Bearer")
+        if path not in KEYED:
+            return
         client = key.decode("latin-1") if self.keys else (scope.get("client") or ("",))[0]
         wait = self.rate.take(client)
         if wait > 0:
@@ -100,7 +104,7 @@ class _Exit:
                 self.foreign.headers |= {"Allow": allow} if allow else {}
                 return
             if told is not None:
-                self.edge.errors.labels(told).inc()
+                metrics.REJECTIONS.labels(told).inc()
             self._mark(message)
         elif self.foreign is not None:
             if not message.get("more_body"):

@@ -11,18 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.inference import Classifier, ModelFolder
+from training.reference import Reference
 
-OUTPUTS = ("probabilities", "novelty", "activation")
+OUTPUTS = ("probabilities", "novelty", "activation", "embedding")
 FRESH_S = 5.0  # an answer this young proves that the model works
 PROOF_S = 3.0  # how long one may take
 
 
 class Seen(NamedTuple):
-    """What the network says about one picture: float32 [classes], a number, float32 [classes, h, w]."""
+    """What the network says about one picture: float32 [classes], a number, float32 [classes, h, w], its sketch as the
+    bytes of float16 little-endian [32] or None; when its run began (time.perf_counter) and how long it took."""
 
     probabilities: NDArray[np.float32]
     novelty: float
     activation: NDArray[np.float32]
+    sketch: bytes | None
+    begun: float
+    seconds: float
 
 
 class Engine:
@@ -34,6 +39,7 @@ class Engine:
         on_gpu = "CUDAExecutionProvider" in self.narrow.session.get_providers()
         self.wide = self.narrow if on_gpu or threads == 1 else Classifier(folder, threads)
         self.narrow.self_check()
+        self._reference = Reference.load(folder.path)
         self._size = folder.preprocessing.size
         self._threads = ThreadPoolExecutor(1 if on_gpu else threads, "model")
         self._running = 0
@@ -45,7 +51,7 @@ class Engine:
         self._running += 1
         try:
             loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._threads, _forward, classifier, pixels)
+            seen = await loop.run_in_executor(self._threads, self._forward, classifier, pixels)
         finally:
             self._running -= 1
         self._answered = time.monotonic()
@@ -62,7 +68,14 @@ class Engine:
             return False
         return True
 
+    def _forward(self, classifier: Classifier, pixels: list[NDArray[np.uint8]]) -> list[Seen]:
+        begun = time.perf_counter()
+        probabilities, novelty, activation, embeddings = classifier.run(np.stack(pixels), OUTPUTS)
+        sketches = [None] * len(pixels) if self._reference is None else _half(self._reference.sketch(embeddings))
+        seconds = time.perf_counter() - begun
+        rows = zip(probabilities, novelty.tolist(), activation, sketches, strict=True)
+        return [Seen(*row, begun, seconds) for row in rows]
 
-def _forward(classifier: Classifier, pixels: list[NDArray[np.uint8]]) -> list[Seen]:
-    probabilities, novelty, activation = classifier.run(np.stack(pixels), OUTPUTS)
-    return [Seen(*row) for row in zip(probabilities, novelty.tolist(), activation, strict=True)]
+
+def _half(sketches: NDArray[np.float32]) -> list[bytes]:
+    return [row.tobytes() for row in sketches.astype("<f2")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
 from training.preprocess import PictureError
@@ -49,6 +50,11 @@ class Fault(Exception):
 
     def response(self, request_id: str) -> Response:
         return Response(orjson.dumps(self.body(request_id)), self.status, self.headers, media_type="application/json")
+
+    def answer(self, request: Request) -> Response:
+        """The response to a request that passed the edge, which counts the error by its code."""
+        request.state.fault = self.code
+        return self.response(request.state.request_id)
 
 
 def overloaded(limit: int) -> Fault:

@@ -6,10 +6,12 @@ Nothing here fetches a URL or unpickles (BentoML's own parsing of a file field d
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import bentoml
 import numpy as np
@@ -18,12 +20,15 @@ from PIL.Image import Image
 from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 
-from training import preprocess
+from training import preprocess, properties
 from training.params import Serve
 from training.preprocess import Limits, PictureError, Preprocessing
 from training.serving import settings as serve_settings
 from training.serving.errors import Fault, overloaded
 from training.serving.multipart import Part, parse
+
+if TYPE_CHECKING:
+    from training.serving.watch import Watch
 
 FORM = "multipart/form-data"
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
@@ -32,12 +37,29 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture on its way to the network: uint8 [size, size, 3], and what its answer needs to know."""
+class Decoded:
+    """A decoded picture: the network's input uint8 [size, size, 3], and what the request log says of the file."""
 
     pixels: NDArray[np.uint8]
+    facts: dict[str, Any]
+    properties: dict[str, float]
+    seconds: float
+    data: bytes | None  # the file itself, if it is to be kept
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on its way to the network, and what its answer needs to know; times are of time.perf_counter."""
+
+    decoded: Decoded
     request_id: str
     abstain: bool
+    received: float
+    ready: float
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        return self.decoded.pixels
 
 
 @dataclass(frozen=True)
@@ -54,8 +76,9 @@ class Refused:
 class Reader:
     """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in threads of its own."""
 
-    def __init__(self, settings: Serve, how: Preprocessing) -> None:
+    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch) -> None:
         self.settings = settings
+        self.watch = watch
         self.how = how
         self.limits: Limits = serve_settings.limits(settings)
         self.waiting = 0  # pictures accepted and not yet answered
@@ -70,8 +93,8 @@ class Reader:
         self._enter(request, 1)
         media = request.headers.get("content-type", "")
 
-        pixels = await self._pixels(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
-        return Picture(pixels, request.state.request_id, abstain)
+        file = await self._decoded(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
+        return Picture(file, request.state.request_id, abstain, request.state.received, time.perf_counter())
 
     async def many(self, request: Request) -> list[Picture | Refused]:
         """The pictures of a form's fields `images`, in order; what is wrong with one stands in its place."""
@@ -90,19 +113,21 @@ class Reader:
 
     def leave(self, request: Request) -> None:
         """The request is over: its pictures wait no longer, its bytes are not held any more."""
-        self.waiting -= getattr(request.state, "pictures", 0)
+        self._wait(-getattr(request.state, "pictures", 0))
         self.buffered -= getattr(request.state, "bytes", 0)
 
     def _enter(self, request: Request, pictures: int) -> None:
         if self.waiting + pictures > self.settings.max_waiting:
             raise overloaded(self.settings.max_waiting)
-        self.waiting += pictures
+        self._wait(pictures)
         request.state.pictures = pictures
 
-    async def _body(self, request: Request, limit: int) -> bytes:
-        _check_media(request.headers.get("content-type", ""))
-        if self.waiting >= self.settings.max_waiting:
-            raise overloaded(self.settings.max_waiting)
+    def _wait(self, pictures: int) -> None:
+        self.waiting += pictures
+        self.watch.waiting(self.waiting)
+
+    async def receive(self, request: Request, limit: int) -> bytes:
+        """The body of a request, at most `limit` bytes; `leave` must follow."""
         declared = request.headers.get("content-length")
         if declared is not None and int(declared) > limit:
             raise _too_many_bytes(limit)
@@ -111,9 +136,15 @@ class Reader:
                 return await self._chunks(request, limit)
         except TimeoutError:
             message = f"the body did not arrive within {self.settings.upload_timeout:g} s"
-            raise Fault(408, "slow_upload", message, "send smaller pictures", Connection="close") from None
+            raise Fault(408, "slow_upload", message, "send less, or faster", Connection="close") from None
         except ClientDisconnect:
             raise Fault(400, "disconnected", "the connection ended before the body did", "try again") from None
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        _check_media(request.headers.get("content-type", ""))
+        if self.waiting >= self.settings.max_waiting:
+            raise overloaded(self.settings.max_waiting)
+        return await self.receive(request, limit)
 
     async def _chunks(self, request: Request, limit: int) -> bytes:
         chunks: list[bytes] = []
@@ -134,22 +165,24 @@ class Reader:
     async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
         request_id = f"{request.state.request_id}.{index}"
         try:
-            return Picture(await self._pixels(lambda: bytes(part.data)), request_id, abstain)
+            decoded = await self._decoded(lambda: bytes(part.data))
         except Fault as fault:
             return Refused(fault, request_id)
+        return Picture(decoded, request_id, abstain, request.state.received, time.perf_counter())
 
-    async def _pixels(self, data: Callable[[], bytes]) -> NDArray[np.uint8]:
-        """What the network sees of a picture; Fault when it is not one."""
+    async def _decoded(self, data: Callable[[], bytes]) -> Decoded:
+        """What the network sees of a picture, and its figures; Fault when it is not one."""
         try:
             done = await self._in_thread(lambda: self._decode_or_open(data()))
-            if isinstance(done, np.ndarray):
+            if isinstance(done, Decoded):
                 return done
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._large, preprocess.shrink, done, self.how)
+            return await asyncio.get_running_loop().run_in_executor(self._large, done)
         except PictureError as error:
             raise Fault.of_picture(error) from None
 
-    def _decode_or_open(self, data: bytes) -> NDArray[np.uint8] | Image:
+    def _decode_or_open(self, data: bytes) -> Decoded | Callable[[], Decoded]:
+        """The picture; of a large one, what will decode it."""
+        begun = time.perf_counter()
         if len(data) > self.settings.max_bytes:
             raise _too_many_bytes(self.settings.max_bytes)
         image = preprocess.open_checked(data, self.limits)
@@ -158,8 +191,18 @@ class Reader:
             hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
         if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG):
-            return image
-        return preprocess.shrink(image, self.how)
+            opened = time.perf_counter() - begun
+            return lambda: self._decode(image, data, time.perf_counter() - opened)
+        return self._decode(image, data, begun)
+
+    def _decode(self, image: Image, data: bytes, begun: float) -> Decoded:
+        size, kind = image.size, image.format
+        pixels = preprocess.shrink(image, self.how)
+        width, height = preprocess.upright_size(size, image)
+        figures = properties.measure(pixels, width, height)
+        digest = hashlib.sha256(data).hexdigest()
+        facts = {"picture_sha256": digest, "bytes": len(data), "format": kind, "width": width, "height": height}
+        return Decoded(pixels, facts, figures, time.perf_counter() - begun, data if self.watch.chosen() else None)
 
 
 class OnePicture(bentoml.IODescriptor):
@@ -235,4 +278,4 @@ def _only_file(parts: list[Part], name: str) -> bytes:
 
 
 def _too_many_bytes(limit: int, **headers: str) -> Fault:
-    return Fault(413, "too_many_bytes", f"more than {limit} bytes", "send a smaller picture", **headers)
+    return Fault(413, "too_many_bytes", f"more than {limit} bytes", "send less", **headers)

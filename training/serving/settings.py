@@ -1,28 +1,44 @@
-"""The settings of the service: section `serve` of params.yaml, each key overridable by the environment."""
+"""The settings of the service: sections `serve` and `capture` of params.yaml, overridable by the environment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
+import fsspec
 import yaml
+from fsspec.core import split_protocol
 
 from training import params
 from training.inference import usable_cores
-from training.params import ParamsError, Serve
+from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
 
-PREFIX = "SERVE_"
+_Section = TypeVar("_Section", bound=Section)
 
 
 def load(root: Path, environ: Mapping[str, str] = os.environ) -> Serve:
     """`serve` of params.yaml in `root`, overridden by SERVE_<KEY>; ParamsError names a wrong key or value."""
-    section = params.load(root / params.PARAMS_FILE).serve
-    given = {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
-    values = section.model_dump() | {key: yaml.safe_load(value) for key, value in given.items()}
-    merged = params.check(Serve, values, f"{PREFIX}... in the environment")
+    merged = _override(params.load(root / params.PARAMS_FILE).serve, "SERVE_", environ)
     return merged.model_copy(update={"threads": merged.threads or usable_cores()})
+
+
+def load_capture(root: Path, environ: Mapping[str, str] = os.environ) -> Capture:
+    """`capture` of params.yaml in `root`, overridden by CAPTURE_<KEY>; ParamsError names a wrong key or value."""
+    capture = _override(params.load(root / params.PARAMS_FILE).capture, "CAPTURE_", environ)
+    try:
+        fsspec.get_filesystem_class(split_protocol(capture.url)[0])
+    except (ImportError, ValueError) as error:
+        raise ParamsError(f"capture.url {capture.url} cannot be used: {error}") from None
+    return capture
+
+
+def _override(section: _Section, prefix: str, environ: Mapping[str, str]) -> _Section:
+    given = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    values = section.model_dump() | {key: yaml.safe_load(value) for key, value in given.items()}
+    return params.check(type(section), values, f"{prefix}... in the environment")
 
 
 def limits(settings: Serve) -> Limits:

@@ -1,0 +1,57 @@
+"""Read the request log, one record a prediction.
+
+    {"time": ISO 8601 in UTC, "request_id", "name", "version", "model_sha256": its first 16 digits,
+     "label": class or null, "predicted": class with the highest probability,
+     "reason": null | "low_confidence" | "unfamiliar", "confidence", "probabilities": {class: p}, "novelty",
+     "decode_ms", "queue_ms", "inference_ms", "total_ms",
+     "picture_sha256", "bytes", "format", "width", "height" (pixels, upright),
+     "properties": {name: value}, see training.properties,
+     "sketch": base64 of float16 little-endian [32], or null when the model has no reference,
+     "captured": path of the stored picture, or null}
+
+`version` is the one in MLflow, or `sha256:...` when MODEL_PATH is served. Feedback lies beside it in feedback.jsonl:
+{"time", "request_id", "label", "predicted", "name", "version", "model_sha256", "captured"}.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
+
+log = logging.getLogger(__name__)
+
+
+def read(
+    folder: Path, since: datetime, until: datetime | None = None, model_sha256: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The predictions in `folder` from `since` until before `until`, each with its `time` as a datetime.
+
+    `model_sha256` (16 digits or more) keeps those of one model. Records come file by file: sort them where order
+    matters. Torn lines are skipped and their number is logged as a warning. FileNotFoundError without the folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing: serve.log_dir names the folder of the request log")
+    tail = Tail()
+    for path in request_files(folder, since.timestamp()):
+        for record in tail.read(path):
+            record["time"] = datetime.fromisoformat(record["time"])
+            if record["time"] < since or (until is not None and record["time"] >= until):
+                continue
+            if model_sha256 is None or model_sha256.startswith(record["model_sha256"]):
+                yield record
+    if torn := tail.torn + tail.unfinished:
+        log.warning("%s: %d torn lines skipped", folder, torn)
+
+
+def read_feedback(folder: Path, since: datetime) -> Iterator[dict[str, Any]]:
+    """What people said from `since` on, oldest first, each with its `time` as a datetime; of several on one request
+    the last one counts."""
+    for record in Tail().read(folder / FEEDBACK_FILE):
+        record["time"] = datetime.fromisoformat(record["time"])
+        if record["time"] >= since:
+            yield record

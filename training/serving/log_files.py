@@ -1,0 +1,69 @@
+"""The files of the request log and how they are read: whole lines only, each once, also while they are written.
+
+Worker PID writes `requests-PID.jsonl`; at its full size that becomes `requests-PID.jsonl.1`, `.1` becomes `.2`, and so
+on. What people say of predictions goes to `feedback.jsonl` beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+REQUESTS = "requests-*.jsonl*"
+FEEDBACK_FILE = "feedback.jsonl"
+DRIFT_FILE = "drift.json"  # monitoring.drift leaves its last finding here, for the metrics
+
+
+def request_files(folder: Path, since: float = 0.0) -> list[Path]:
+    """The files of the request log that were written at `since` (seconds of the epoch) or later, the latest last."""
+    aged = []
+    for path in folder.glob(REQUESTS):
+        try:
+            aged.append((path.stat().st_mtime, path))
+        except FileNotFoundError:  # renamed or deleted by a worker meanwhile
+            continue
+    return [path for age, path in sorted(aged) if age >= since]
+
+
+class Tail:
+    """Reads on in growing files. A file is known by its inode: one that was renamed meanwhile is not read again."""
+
+    def __init__(self) -> None:
+        self.torn = 0  # lines that are no JSON object, as a kill or a full disk leaves them
+        self.unfinished = 0  # times that a last line had no end: torn too, or still being written
+        self._offsets: dict[tuple[int, int], int] = {}
+
+    def read(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The records behind those read before, oldest first; a last line without its end is left for the next time."""
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            status = os.fstat(file.fileno())
+            identity = (status.st_dev, status.st_ino)
+            offset = self._offsets.get(identity, 0)
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self.unfinished += 1
+                    return
+                offset += len(line)
+                self._offsets[identity] = offset
+                record = self._record(line)
+                if record is not None:
+                    yield record
+
+    def _record(self, line: bytes) -> dict[str, Any] | None:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = None
+        if isinstance(record, dict):
+            return record
+        self.torn += line != b"\n"
+        return None

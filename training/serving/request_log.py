@@ -1,0 +1,106 @@
+"""Writing the request log: one JSON line a prediction, by a thread of its own, and never at the cost of an answer.
+
+A line that cannot be written (full or read-only disk, queue full) is lost and counted; serving goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import psutil
+
+from training.serving import metrics
+from training.serving.log_files import request_files
+
+EVERY_S = 0.1  # between writes
+WAITING = 10_000  # records; beyond it they are lost
+
+log = logging.getLogger("bentoml.request_log")
+
+
+class RequestLog:
+    """The log of this worker in `folder`: files of at most `max_bytes`, of all workers together the newest `files`."""
+
+    def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
+        self._file = _File(folder, max_bytes, files)
+        self._records: deque[dict[str, Any]] = deque()
+        self._writing = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_on, name="request-log", daemon=True)
+        self._thread.start()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Have `record` written soon."""
+        if len(self._records) < WAITING:
+            self._records.append(record)
+        else:
+            metrics.LOG_ERRORS.inc()
+
+    def flush(self) -> None:
+        """Write what was added so far."""
+        with self._writing:
+            batch = [self._records.popleft() for _ in range(len(self._records))]
+            if batch:
+                self._file.append(batch)
+
+    def close(self) -> None:
+        """Write the rest, and stop."""
+        self._closing.set()
+        self._thread.join()
+
+    def _write_on(self) -> None:
+        while not self._closing.wait(EVERY_S):
+            self.flush()
+        self.flush()
+
+
+class _File(RotatingFileHandler):
+    """A rotating file of lines, given many at a time. What goes wrong is counted, and told once until it is mended."""
+
+    def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
+        self.folder, self.files = folder, files
+        self._lines = 0  # of the batch being written
+        self._error: Exception | None = None  # of that batch
+        self._broken = False  # the batch before failed
+        path = folder / f"requests-{os.getpid()}.jsonl"
+        super().__init__(path, maxBytes=max_bytes, backupCount=files, encoding="utf-8", delay=True)
+
+    def append(self, batch: list[dict[str, Any]]) -> None:
+        """Write the records as lines; behind a failed batch, a new line ends what may have come of it."""
+        lines = map(bytes.decode, map(orjson.dumps, batch))
+        self._lines, self._error = len(batch), None
+        self.emit(logging.makeLogRecord({"msg": "\n".join(["", *lines] if self._broken else lines)}))
+        if self._error and not self._broken:
+            log.warning("request log: %s; predictions go on unrecorded", self._error)
+        self._broken = self._error is not None
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `emit` in an exception's handler: counts the batch as lost, and opens the file anew next time."""
+        self._error = cast(Exception, sys.exception())
+        metrics.LOG_ERRORS.inc(self._lines)
+        if self.stream:
+            with contextlib.suppress(OSError):
+                self.stream.close()
+            self.stream = None
+
+    def _open(self) -> TextIOWrapper:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in request_files(self.folder)[: 1 - self.files]:
+            if not _is_written(path):
+                path.unlink(missing_ok=True)
+        return super()._open()
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a worker that lives has the file open."""
+    return path.suffix == ".jsonl" and psutil.pid_exists(int(path.stem.partition("-")[2]))
