@@ -72,6 +72,7 @@ class Chain:
         """The text of the message, once it has come."""
         found: Post = wait(lambda: self._find(f"/{receiver}", f"{state} {alert}"))
         text: str = found.body["attachments"][0]["text"]
+        assert "Runbook: " in text
         return text
 
     def _find(self, path: str, title: str) -> Post | None:
@@ -131,7 +132,7 @@ def test_failing_requests(chain: Chain) -> None:
     chain.fault("fail")
     text = chain.told("page", "FIRING", "AvailabilityBudgetBurnsFast")
     assert "Too many requests fail" in text
-    assert "Runbook: monitoring/README.md#availabilitybudgetburnsfast" in text
+    assert "monitoring/README.md#availabilitybudgetburnsfast" in text
     assert "/predict failed with an internal error" in chain.told("ticket", "FIRING", "InternalErrors")
     chain.fault("none")
     chain.told("page", "RESOLVED", "AvailabilityBudgetBurnsFast")
@@ -141,7 +142,7 @@ def test_failing_requests(chain: Chain) -> None:
 def test_a_slow_model(chain: Chain) -> None:
     chain.fault("slow")
     text = chain.told("page", "FIRING", "LatencyBudgetBurnsFast")
-    assert "Runbook: monitoring/README.md#latencybudgetburnsfast" in text
+    assert "monitoring/README.md#latencybudgetburnsfast" in text
     chain.fault("none")
     chain.told("page", "RESOLVED", "LatencyBudgetBurnsFast")
 
@@ -149,7 +150,7 @@ def test_a_slow_model(chain: Chain) -> None:
 def test_drift_tells_people_and_starts_the_retrain_workflow(chain: Chain) -> None:
     chain.drift(True)
     text = chain.told("ticket", "FIRING", "DriftDetected")
-    assert "Runbook: monitoring/README.md#driftdetected" in text
+    assert "monitoring/README.md#driftdetected" in text
     dispatch = wait(lambda: [post for post in chain.receiver.posts if post.path == "/repos/owner/name/dispatches"])[0]
     assert dispatch.headers["Authorization"] == "Bearer token of GitHub"
     assert dispatch.body["event_type"] == "drift"
@@ -161,4 +162,4 @@ def test_drift_tells_people_and_starts_the_retrain_workflow(chain: Chain) -> Non
 def test_a_service_that_is_gone(chain: Chain) -> None:
     chain.server.stop()
     text = chain.told("page", "FIRING", "NoChampionReady")
-    assert "Runbook: monitoring/README.md#nochampionready" in text
+    assert "monitoring/README.md#nochampionready" in text
