@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring import performance
+from monitoring import drift, performance
 from tests.service.server import ROOT, Server
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.inference import ModelFolder
@@ -48,6 +51,27 @@ def test_the_service_answers_as_the_model_does(
     out = capsys.readouterr().out
     assert f"{server.url}: accuracy 0.9" in out
     assert "61 pictures, 1 refused" in out
+
+
+def test_the_log_of_the_service_is_checked_for_drift(
+    server: Server, project: Path, model: ModelFolder, pictures: Path
+) -> None:
+    run(model.path, pictures, "--url", server.url)
+    logs = project / "logs"
+    words = ["check", "--model", str(model.path), "--log-dir", str(logs), "--exit-zero"]
+    while (found := checked(words, logs))["pictures"] < 60:
+        time.sleep(0.1)  # the service writes its log every now and then
+    page = httpx.get(f"{server.url}/metrics").text
+    (logs / "drift.json").unlink()
+    version = f'{{version="sha256:{model.sha256[:16]}"}}'
+    assert f"classifier_drift_alarm{version} {float(found['alarm'])}" in page
+    assert page.count("classifier_drift_score{") == 9
+
+
+def checked(words: list[str], logs: Path) -> dict[str, Any]:
+    drift.main(words)
+    found: dict[str, Any] = json.loads((logs / "drift.json").read_text())
+    return found
 
 
 def test_skew_is_an_error(server: Server, model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
