@@ -24,7 +24,8 @@ from training.inference import ModelFolder
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
     """The very model that the server serves."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("SERVE_LOG_DIR", str(tmp_path / "nothing"))
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setenv("SERVE_LOG_DIR", str(tmp_path / "logs"))
     return tiny_model_folder(tmp_path / "model")
 
 
@@ -121,7 +122,6 @@ def test_the_page_shows_feedback_and_drift(
     model: ModelFolder, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs = tmp_path / "logs"
-    logs.mkdir()
     now = datetime.now(UTC)
     request = {
         "time": now.isoformat(),
@@ -142,7 +142,7 @@ def test_the_page_shows_feedback_and_drift(
     (logs / "feedback.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     page = tmp_path / "page.html"
     with pytest.raises(SystemExit) as end:
-        run(model.path, pictures, "--log-dir", str(logs), "--report", str(page), "--check-drift")
+        run(model.path, pictures, "--report", str(page), "--check-drift")
     assert end.value.code == 3
     assert "drift: brightness" in capsys.readouterr().out
     text = page.read_text()
