@@ -3,6 +3,7 @@
     POST /predict         one picture -> label, confidence, probabilities, and the model that says so
     POST /predict_batch   many pictures -> a list of answers, each its own
     POST /explain         one picture -> PNG with a heat map of what spoke for the class
+    GET  /ui /ui/model    the same for people: a page to try it, and the model card drawn
     POST /feedback        what a picture really showed -> live accuracy
     GET  /health /model /livez /readyz /metrics /docs
 
@@ -63,14 +64,26 @@ class Guarded(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
+        from training.serving.pages import Pages
+        from training.serving.protocol import BoundedHead
 
         type(self).started = True
         self.inject_config()
+        BoundedHead.install(SETTINGS.upload_timeout)
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
-        version = startup.version(PIN, ModelFolder.open(startup.folder_path(PIN)))
+        folder = ModelFolder.open(startup.folder_path(PIN))
+        if SETTINGS.ui:
+            app = Pages(app, folder)
+            paths |= app.paths
+        version = startup.version(PIN, folder)
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
+
+
+async def document(_: Request) -> Response:
+    """The OpenAPI document."""
+    return JSONResponse(bentoml.get_current_service().document)
 
 
 async def health(_: Request) -> Response:
@@ -79,9 +92,16 @@ async def health(_: Request) -> Response:
 
 
 async def model_card(_: Request) -> Response:
-    """The card that evaluation wrote, and the names of the model in the registries."""
+    """The card that evaluation wrote, the names of the model in the registries, how it became champion, how it does."""
     service = bentoml.get_current_service()
-    return JSONResponse(service.folder.card | {"model": service.answerer.model})
+    live = (await to_thread.run_sync(service.feedback.accuracy)).get(service.facts.version)
+    facts = {
+        "model": service.answerer.model,
+        "model_sha256": service.folder.sha256,
+        "promotion": startup.promotion(PIN),
+        "live": live and live._asdict(),
+    }
+    return JSONResponse(service.folder.card | facts)
 
 
 async def feedback(request: Request) -> Response:
@@ -96,7 +116,7 @@ PAGES = Starlette(
     routes=[
         Route("/", docs.page),
         Route("/docs", docs.page),
-        Route("/docs.json", docs.json_page(docs.document(SETTINGS, "1", bool(API_KEYS)))),
+        Route("/docs.json", document),
         Route("/health", health),
         Route("/model", model_card),
         Route("/feedback", feedback, methods=["POST"]),
@@ -140,6 +160,7 @@ class PictureClassifier:
         self.folder = ModelFolder.open(startup.folder_path(PIN))
         self.engine = Engine(self.folder, SETTINGS.threads)
         self.answerer = Answerer(self.folder, PIN)
+        self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)

@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from training import mistakes
 from training.dataset import Manifest
 from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
+from training.mistakes import Mistake
 from training.preprocess import load
 from training.properties import measure
 from training.reference import Reference
@@ -142,9 +145,25 @@ def tiny_model_folder(
         }
         for label, data in pictures.items()
     ]
+    with tempfile.TemporaryDirectory() as scratch:
+        values.setdefault("mistakes", mistakes.embed(_mistakes(classifier, Path(scratch)), path))
     (path / CARD_FILE).write_text(json.dumps(values, indent=2) + "\n")
     write_sums(path)
     return ModelFolder.open(path)
+
+
+def _mistakes(classifier: Classifier, folder: Path) -> list[Mistake]:
+    """Two pictures with so much noise that the model errs, as files in `folder`."""
+    names = classifier.folder.classes
+    found = []
+    for seed in range(100):
+        data = tiny_picture(0, 2000 + seed, noise=0.3)
+        answer = classifier.predict_bytes([data])[0]
+        if answer.argmax() != 0 and len(found) < 2:
+            path = folder / f"mistake-{seed}.png"
+            path.write_bytes(data)
+            found.append(Mistake(path, names[0], names[int(answer.argmax())], float(answer.max())))
+    return found
 
 
 def tiny_reference(classifier: Classifier) -> Reference:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from training import bento_store, champion
+from training import bento_store, champion, promotion
 from training.champion import JOURNAL_TAG, Champion
 from training.mlflow_store import Registry, RegistryError, Version
 
@@ -80,12 +80,14 @@ def repair(registry: Registry) -> bool:
 
 
 def pin(registry: Registry) -> Champion | None:
-    """Write models/champion.json as the registry says, if the BentoML store here has that model."""
+    """Write models/champion.json, and promotion.json beside it, as the registry says, if the BentoML store here has
+    that model."""
     version = registry.by_alias(CHAMPION)
     if version is None or not bento_store.is_whole(version.bento_tag):
         return None
     made = pin_of(registry, version)
     champion.write(made)
+    promotion.write(registry, version)
     return made
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PIN_FILE = Path("models/champion.json")
+PROMOTION_FILE = Path("models/promotion.json")  # how the pinned model became champion, see promotion.py
 SQLITE = "sqlite:///"
 DEFAULT_TRACKING_URI = SQLITE + "mlflow.db"
 ALIAS = "champion"
@@ -76,6 +77,16 @@ def read(path: Path = PIN_FILE) -> Champion:
 def write(pin: Champion, path: Path = PIN_FILE) -> None:
     """Replace the pin in one step; a reader sees the former one or this one."""
     replace_text(path, json.dumps(dataclasses.asdict(pin), indent=2) + "\n")
+
+
+def read_promotion(model_sha256: str, path: Path = PROMOTION_FILE) -> dict[str, Any] | None:
+    """How this model became champion, as promotion.py wrote it; None when nothing is known, or only of another."""
+    try:
+        values = json.loads(path.read_text())
+        about = values["champion"]["model_sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return dict(values) if about == model_sha256 else None
 
 
 def replace_text(path: Path, text: str) -> None:

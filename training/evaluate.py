@@ -167,6 +167,7 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     before, after = metrics.probabilities(test.logits, 1.0), calibration.probabilities(test)
     found = metrics.describe(after, test.labels, trained.classes)
     found["calibration_error_before_temperature"] = metrics.calibration_error(before, test.labels)
+    found["reliability_before_temperature"] = metrics.reliability(before, test.labels)
     found["abstention"] = calibration.describe(test)
     rows = manifest.split("test")
     calibration.save(CALIBRATION_FILE)

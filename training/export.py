@@ -1,4 +1,4 @@
-"""Write the model folder: the evaluated weights as ONNX, the model card, the reference, self-check pictures, checksums.
+"""Write the model folder: the evaluated weights as ONNX, the model card, the reference, pictures, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
 novelty. Torch and ONNX Runtime must agree on real test pictures, or there is no model folder.
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from training import params
+from training import mistakes, params
 from training.command import run_command
 from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded
-from training.evaluate import CALIBRATION_FILE, METRICS_FILE, Calibration, EvaluationError, Trained
+from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE, Calibration, EvaluationError, Trained
 from training.forward import BATCH, onnx_bytes
 from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
@@ -116,6 +116,7 @@ def export(settings: params.Params) -> Path:
     directions = calibration.novelty.whitening(DIRECTIONS)
     reference(folder, rows, directions, settings.prepare.max_short_side).save(part)
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
+    card["mistakes"] = mistakes.embed(mistakes.worst(PREDICTIONS_FILE, settings.export.mistakes), part)
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
     write_sums(part)
     Classifier(ModelFolder.open(part)).self_check()

@@ -8,6 +8,7 @@ A model folder is what `export` writes and every store holds, byte for byte:
     model_card.json   classes, preprocessing, metrics, thresholds, lineage, self-check answers
     reference.npz     what is normal for its pictures: drift checks compare with it (training.reference)
     self_check/       a few test pictures, predicted again at every start
+    mistakes/         thumbnails of the worst mistakes on the test split
     SHA256SUMS        `sha256sum -c` format, of every other file
 
 Only numpy, Pillow and ONNX Runtime are imported: this module travels into the Bento.

@@ -40,12 +40,26 @@ def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def calibration_error(probs: Floats, labels: Labels) -> float:
-    """Expected calibration error in 15 bins of equal width (Naeini et al. 2015)."""
+def reliability(probs: Floats, labels: Labels) -> list[dict[str, Any]]:
+    """What a reliability diagram shows (DeGroot and Fienberg 1983): for every bin of equal width that holds pictures,
+    their mean confidence, the share that is right with its 95 % interval, and their number."""
     confidence, correct = probs.max(1), probs.argmax(1) == labels
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(confidence[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(sum(gaps))
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(correct[bins == b].mean()),
+            "interval": list(accuracy_interval(int(correct[bins == b].sum()), int((bins == b).sum()))),
+            "pictures": int((bins == b).sum()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def calibration_error(probs: Floats, labels: Labels) -> float:
+    """Expected calibration error in 15 bins of equal width (Naeini et al. 2015)."""
+    bins = reliability(probs, labels)
+    return float(sum(abs(b["confidence"] - b["accuracy"]) * b["pictures"] for b in bins) / len(labels))
 
 
 def risk_threshold(probs: Floats, labels: Labels, risk: float) -> float:
@@ -66,7 +80,7 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
 
 
 def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy with its interval, log-loss, ROC-AUC, calibration, precision, recall and F1 of every class."""
+    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class."""
     guesses = probs.argmax(1)
     correct = int((guesses == labels).sum())
     numbers = np.arange(len(classes))
@@ -82,5 +96,6 @@ def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[st
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "pictures": int(n)}
             for name, p, r, f, n in zip(classes, *scores, strict=True)
         },
+        "reliability": reliability(probs, labels),
         "confusion_matrix": confusion_matrix(labels, guesses, labels=numbers).tolist(),
     }

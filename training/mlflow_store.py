@@ -161,6 +161,17 @@ class Registry:
                 folders = [folder for folder in folders if folder != MODEL_PATH]
             return self.client.get_run(run_id), sorted(files)
 
+    def verdict(self, version: Version) -> dict[str, Any] | None:
+        """The gate's verdict among the artifacts of the version's run; None when there is none."""
+        from mlflow.artifacts import load_dict
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found: dict[str, Any] = load_dict(f"runs:/{version.run_id}/{VERDICT_PATH}")
+        except (OSError, MlflowException):
+            return None
+        return found
+
     def delete_version(self, version: Version) -> None:
         """Delete the MLflow model among the artifacts of its run, then the version; the run stays as a record."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -79,6 +79,7 @@ class Export(Section):
     parity_pictures: Count
     parity_tolerance: Positive
     self_check_pictures: Count
+    mistakes: NotNegative
 
 
 class Register(Section):
@@ -139,6 +140,7 @@ class Serve(Section):
     drain: Annotated[float, Field(ge=0)]
     rate_limit: Annotated[float, Field(ge=0)]
     cors_origins: list[str]
+    ui: bool
     log_dir: str | None
     log_max_bytes: Count
     log_files: Annotated[int, Field(ge=2)]

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, auc, roc_curve
 
-from training.metrics import CALIBRATION_BINS, Floats, Labels
+from training import metrics
+from training.metrics import Floats, Labels
 
 GALLERY_COLUMNS = 6
 
@@ -40,9 +41,7 @@ def reliability(before: Floats, after: Floats, labels: Labels, path: Path) -> No
     figure, axes = plt.subplots(figsize=(5, 5))
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfect")
     for probs, name in ((before, "before temperature"), (after, "after temperature")):
-        confidence, correct = probs.max(1), probs.argmax(1) == labels
-        bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-        points = [(confidence[bins == b].mean(), correct[bins == b].mean()) for b in np.unique(bins)]
+        points = [(one["confidence"], one["accuracy"]) for one in metrics.reliability(probs, labels)]
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(xlabel="confidence", ylabel="share that is right", title="Reliability on the test split")
     axes.legend()

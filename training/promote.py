@@ -19,12 +19,12 @@ from training.dataset import DatasetError, Manifest
 from training.inference import ModelFolder, ModelFolderError
 from training.lineage import now
 from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
+from training.promotion import BECAUSE, PROMOTED, ROLLED_BACK
 from training.register import EXPECTED_ERRORS, open_candidate
 from training.verdict import VERDICT_FILE, Name, Verdict, pronounce, recall
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
 TAG_LENGTH = 4000
-ROLLED_BACK = "rolled_back"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def foregone(folder: ModelFolder, settings: params.Params) -> Outcome | None:
         return None
     agreed = champion.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
     here = pinned.tracking_uri == champion.without_password(uri) and bento_store.is_whole(pinned.bento_tag)
-    if unfinished or not (agreed and here):
+    told = champion.read_promotion(pinned.model_sha256) is not None
+    if unfinished or not (agreed and here and told):
         return None
     pinned_name = Name(pinned.mlflow_version, pinned.bento_tag, pinned.model_sha256)
     if pinned.model_sha256 == folder.sha256:
@@ -135,7 +136,7 @@ def _decide(registry: Registry, candidate: Version, former: Version | None, verd
     _record(registry, candidate, verdict)
     if verdict.gate == "fail":
         return
-    tags = {"promoted": now(), "promoted_because": (verdict.forced or "passed the gate")[:TAG_LENGTH]}
+    tags = {PROMOTED: now(), BECAUSE: (verdict.forced or "passed the gate")[:TAG_LENGTH]}
     if candidate.tags.get(ROLLED_BACK):
         tags[ROLLED_BACK] = ""
     previous = former.number if former else registry.aliases().get(PREVIOUS)

@@ -16,7 +16,8 @@ from training.deployments import DeploymentsError
 from training.inference import CARD_FILE
 from training.lineage import now
 from training.mlflow_store import Registry, RegistryError, Version
-from training.promote import ROLLED_BACK, TAG_LENGTH
+from training.promote import TAG_LENGTH
+from training.promotion import BECAUSE, PROMOTED, ROLLED_BACK
 from training.register import EXPECTED_ERRORS
 from training.table import columns
 
@@ -97,7 +98,7 @@ def rollback(registry: Registry, reason: str) -> str:
         pull.fetch(registry, good)
         tags = {
             bad.number: {ROLLED_BACK: f"{now()} {reason}"[:TAG_LENGTH]},
-            good.number: {"promoted": now(), "promoted_because": f"rollback: {reason}"[:TAG_LENGTH]},
+            good.number: {PROMOTED: now(), BECAUSE: f"rollback: {reason}"[:TAG_LENGTH]},
         }
         aliases.carry_out(registry, Move(good.number, None, bad.number, tags))
     return f"version {good.number} ({good.bento_tag}) is the champion again; version {bad.number} is out: {reason}"

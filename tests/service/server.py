@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -41,9 +42,9 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"} | extra
 
 
-def make_champion(project: Path, home: Path, version: str = "3") -> Champion:
-    """A tiny model in the BentoML store under `home`, and the pin that names it."""
-    folder = tiny_model_folder(project / "models/model")
+def make_champion(project: Path, home: Path, version: str = "3", **how: Any) -> Champion:
+    """A tiny model in the BentoML store under `home`, and the pin that names it; `how` it is made, see tiny.py."""
+    folder = tiny_model_folder(project / "models/model", **how)
     pin = Champion("cats-vs-dogs", f"cats-vs-dogs:{folder.sha256[:16]}", version, "a" * 32, folder.sha256)
     command = [sys.executable, "-c", IMPORT_MODEL, pin.bento_tag, str(folder.path)]
     subprocess.run(command, check=True, env=environment(home))
@@ -72,9 +73,9 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def launch(cls, project: Path, home: Path, **extra: str) -> Server:
-        """Start, without waiting."""
-        port, log = free_port(), project / f"server-{time.monotonic_ns()}.log"
+    def launch(cls, project: Path, home: Path, port: int | None = None, **extra: str) -> Server:
+        """Start, without waiting; on a free port unless one is given."""
+        port, log = port or free_port(), project / f"server-{time.monotonic_ns()}.log"
         command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -83,9 +84,9 @@ class Server:
         return cls(process, port, log, project)
 
     @classmethod
-    def start(cls, project: Path, home: Path, **extra: str) -> Server:
+    def start(cls, project: Path, home: Path, port: int | None = None, **extra: str) -> Server:
         """Start and wait until it is ready."""
-        server = cls.launch(project, home, **extra)
+        server = cls.launch(project, home, port, **extra)
         server.wait_ready()
         return server
 

@@ -100,10 +100,11 @@ def test_a_request_log_that_cannot_be_written_costs_no_answer_and_is_told_once(t
     with httpx.Client(base_url=tight.url, headers=KEY) as client:
         answers = [client.post("/predict", files={"image": cat}).raise_for_status().json() for _ in range(3)]
         time.sleep(0.5)
-        found = re.search(r"^classifier_request_log_errors_total (\S+)", client.get("/metrics").text, re.M)
+        text = client.get("/metrics").raise_for_status().text
         refused = client.post("/feedback", json={"request_id": answers[0]["request_id"], "label": "cat"})
-    assert found
-    assert float(found[1]) >= 3
+    lost = re.search(r"^classifier_request_log_errors_total (\S+)", text, re.MULTILINE)
+    assert lost
+    assert float(lost[1]) >= 3
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_request")
     assert tight.log.read_text().count("predictions go on unrecorded") == 1
 

@@ -144,7 +144,10 @@ def test_health_and_model_tell_what_is_served(client: httpx.Client, project: Pat
     card = json.loads((project / "models/model/model_card.json").read_text())
     assert health["status"] == "ok"
     assert health["source"] == "champion"
-    assert client.get("/model").json() == card | {"model": health["model"]}
+    told = client.get("/model").json()
+    assert told.items() >= card.items()
+    assert told["model"] == health["model"]
+    assert told["model_sha256"] == read(project / PIN_FILE).model_sha256
     assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
 
 

@@ -35,9 +35,13 @@ class Facts(Collector):
         self._complained = False
 
     def text(self) -> str:
-        """In the text format of Prometheus."""
-        metrics.forget_the_dead()
-        return generate_latest(self._registry).decode()
+        """In the text format of Prometheus; empty, with the cause in the log, when they cannot be told."""
+        try:
+            metrics.forget_the_dead()
+            return generate_latest(self._registry).decode()
+        except Exception:  # BentoML would leave the whole scrape without an answer until its timeout
+            log.exception("the facts of the service cannot be told to Prometheus")
+            return ""
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []  # nothing is read before the first scrape

@@ -76,13 +76,13 @@ class FeedbackStore:
         if label not in self.classes:
             hint = f"send one of {', '.join(self.classes)}"
             raise Fault(422, "unknown_label", f"{label[:50]!r} is no class of the model", hint)
-        with self._lock:
-            known = self._prediction(request_id)
-            try:
+        try:
+            with self._lock:
+                known = self._prediction(request_id)
                 self._keep(request_id, label, known)
-            except OSError as error:
-                message = f"the feedback cannot be kept: {error.strerror}"
-                raise Fault(503, "not_recorded", message, "try again later", Retry_After="60") from None
+        except OSError as error:
+            message = f"the feedback cannot be kept: {error.strerror}"
+            raise Fault(503, "not_recorded", message, "try again later", Retry_After="60") from None
         correct = label == known.predicted
         return {
             "request_id": request_id,

@@ -43,7 +43,7 @@ class Tail:
         """The records behind those read before, oldest first; a last line without its end is left for the next time."""
         try:
             file = path.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         with file:
             status = os.fstat(file.fileno())

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
 from training import champion
-from training.champion import PIN_FILE, Champion, ChampionError
+from training.champion import PIN_FILE, PROMOTION_FILE, Champion, ChampionError
 from training.inference import ModelFolder
 from training.params import ParamsError
 
@@ -41,6 +42,11 @@ def folder_path(pin: Champion | None) -> Path:
     if pin is None:
         return Path(os.environ["MODEL_PATH"]).absolute()
     return Path(bentoml.models.get(pin.bento_tag).path)
+
+
+def promotion(pin: Champion | None, root: Path = ROOT) -> dict[str, Any] | None:
+    """How the pinned model became champion: the gate's verdict, former champions; None when that is not known here."""
+    return champion.read_promotion(pin.model_sha256, root / PROMOTION_FILE) if pin else None
 
 
 def version(pin: Champion | None, folder: ModelFolder) -> str:
