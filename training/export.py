@@ -30,7 +30,7 @@ from training.lineage import LineageError, collect
 from training.novelty import NoveltyModule
 from training.preprocess import load
 from training.properties import measure
-from training.reference import Reference
+from training.reference import DIRECTIONS, Reference
 
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
 REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
@@ -80,8 +80,7 @@ def spread(rows: Sequence[Picture], count: int) -> list[Picture]:
 def reference(
     folder: ModelFolder, rows: Sequence[Picture], directions: NDArray[np.float32], max_short_side: int
 ) -> Reference:
-    """What the model sees in the pictures `rows`. `directions` [D, k] come from training pictures: those in which
-    pictures of one class differ most, each scaled to a standard deviation of one (training.novelty)."""
+    """What the model sees in the pictures `rows`; `directions` [D, k], from training pictures, make the sketches."""
     images = decoded(rows, folder.preprocessing)
     classifier = Classifier(folder)
     starts = tqdm(range(0, len(rows), BATCH), "reference", unit="batch")
@@ -114,7 +113,8 @@ def export(settings: params.Params) -> Path:
     )
     validation = manifest.split("validation")
     rows = spread(validation, min(len(validation), REFERENCE_PICTURES))
-    reference(folder, rows, calibration.novelty.projection, settings.prepare.max_short_side).save(part)
+    directions = calibration.novelty.whitening(DIRECTIONS)
+    reference(folder, rows, directions, settings.prepare.max_short_side).save(part)
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
     card["mistakes"] = mistakes.embed(mistakes.worst(PREDICTIONS_FILE, settings.export.mistakes), part)
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")

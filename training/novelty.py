@@ -35,6 +35,14 @@ class Novelty:
         projection = directions[:kept].T * scale
         return cls(projection.astype(np.float32), (means @ projection).astype(np.float32))
 
+    def whitening(self, count: int) -> NDArray[np.float32]:
+        """The `count` strongest directions [D, count], turned and scaled so that pictures of all classes together (in
+        equal parts) spread by one standard deviation in each, and not only those of one class."""
+        centres = self.centres[:, :count].astype(float)
+        variances, turn = np.linalg.eigh(np.eye(centres.shape[1]) + np.atleast_2d(np.cov(centres.T, bias=True)))
+        directions = self.projection[:, :count] @ (turn / np.sqrt(variances))
+        return np.asarray(directions, np.float32)
+
     def score(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance [N] to the nearest class centre, in standard deviations per direction."""
         module = NoveltyModule(self)

@@ -28,6 +28,12 @@ def test_other_pictures_are_farther_away() -> None:
     assert np.quantile(familiar, 0.99) < np.quantile(strange, 0.01)
 
 
+def test_whitened_pictures_of_all_classes_spread_alike() -> None:
+    pictures, labels = embeddings(2000, seed=0)
+    sketches = pictures @ Novelty.fit(pictures, labels).whitening(8)
+    np.testing.assert_allclose(np.cov(sketches.T), np.eye(8), atol=0.01)
+
+
 def test_the_module_and_the_score_agree() -> None:
     novelty = Novelty.fit(*embeddings(200, seed=0))
     there = embeddings(20, seed=3)[0]
