@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
 run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
@@ -25,6 +25,18 @@ run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (
 .PHONY: test
 test: $(INSTALLED) ## run the whole test suite
 	python -m pytest -n auto --dist loadfile
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the same with coverage: a table, and coverage.xml
+	python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-report=xml
+
+.PHONY: coverage-report
+coverage-report: $(INSTALLED) ## the last coverage as a table in Markdown
+	@coverage report --format=markdown
+
+.PHONY: audit
+audit: $(INSTALLED) ## known vulnerabilities of the locked dependencies; needs the advisory database on the internet
+	pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-torch.lock
 
 .PHONY: pipeline
 pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion

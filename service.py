@@ -86,9 +86,10 @@ async def model_card(_: Request) -> Response:
 
 async def feedback(request: Request) -> Response:
     """What somebody says a picture showed."""
+    from training.serving.feedback import answer
+
     service = bentoml.get_current_service()
-    response: Response = await service.feedback.answer(request, service.reader)
-    return response
+    return await answer(request, service.feedback, service.reader)
 
 
 PAGES = Starlette(
@@ -133,7 +134,7 @@ class PictureClassifier:
 
     def __init__(self) -> None:
         from training.serving.facts import Facts  # these in workers only, because of metrics.py
-        from training.serving.feedback import Feedback
+        from training.serving.feedback_store import FeedbackStore
         from training.serving.watch import Watch
 
         self.folder = ModelFolder.open(startup.folder_path(PIN))
@@ -142,7 +143,7 @@ class PictureClassifier:
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)
-        self.feedback = Feedback(self.watch.folder, self.watch.log, self.folder.classes)
+        self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
         self.facts = Facts(self.folder, self.answerer.model, version, self.feedback)
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again

@@ -26,11 +26,9 @@ from data.errors import DataError
 from data.files import discard, fresh
 from monitoring import request_log
 from training.command import run_command
-from training.metrics import accuracy_interval
 from training.params import ParamsError
 from training.serving import settings
-
-THE_BEGINNING = "2000-01-01"
+from training.serving.feedback_store import wilson
 
 
 @dataclass
@@ -51,11 +49,12 @@ class Exported:
         )
 
 
-def latest(folder: Path, since: datetime) -> dict[str, dict[str, Any]]:
-    """The feedback in `folder` from `since` on by request id, of several on one request the last; DataError if none."""
+def latest(folder: Path, since: datetime | None = None) -> dict[str, dict[str, Any]]:
+    """The feedback in `folder`, from `since` on, by request id: of several on one the last. DataError without any."""
     found = {record["request_id"]: record for record in request_log.read_feedback(folder, since)}
     if not found:
-        raise DataError(f"no feedback in {folder / request_log.FEEDBACK_FILE} since {since.date()}: nobody sent any")
+        when = f" since {since.isoformat()}" if since else ""
+        raise DataError(f"no feedback in {folder / request_log.FEEDBACK_FILE}{when}: nobody sent any")
     return found
 
 
@@ -129,7 +128,7 @@ def _described(pairs: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {
         "pictures": pairs.total(),
         "accuracy": right / pairs.total(),
-        "accuracy_interval": list(accuracy_interval(right, pairs.total())),
+        "accuracy_interval": list(wilson(right, pairs.total())),
         "confusion": confusion,
     }
 
@@ -160,7 +159,7 @@ def main() -> None:
     two.add_argument("--captured", help="where the kept pictures are (default capture.url)")
     for each in (one, two):
         each.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
-        each.add_argument("--since", type=moment, default=THE_BEGINNING, help="leave out feedback before this date")
+        each.add_argument("--since", type=moment, help="leave out feedback before this date")
     arguments = parser.parse_args()
     said = latest(_log_dir(arguments.log_dir), arguments.since).values()
     if arguments.command == "export":

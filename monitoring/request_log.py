@@ -49,10 +49,10 @@ def read(
         log.warning("%s: %d torn lines skipped", folder, torn)
 
 
-def read_feedback(folder: Path, since: datetime) -> Iterator[dict[str, Any]]:
-    """What people said from `since` on, oldest first, each with its `time` as a datetime; of several on one request
+def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
+    """What people said, from `since` on, oldest first, each with its `time` as a datetime; of several on one request
     the last one counts."""
     for record in Tail().read(folder / FEEDBACK_FILE):
         record["time"] = datetime.fromisoformat(record["time"])
-        if record["time"] >= since:
+        if since is None or record["time"] >= since:
             yield record

@@ -38,3 +38,13 @@ def test_torn_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     add(path, '{"a":1}\n{"a":{"b"\n\n[1]\n{"a":2}\n{"a"')
     assert list(tail.read(path)) == [{"a": 1}, {"a": 2}]
     assert (tail.torn, tail.unfinished) == (2, 1)
+
+
+def test_a_new_file_with_the_inode_of_a_former_one_is_read_from_its_start(tmp_path: Path) -> None:
+    tail, path = Tail(), tmp_path / "requests-1.jsonl"
+    add(path, '{"a":1}\n')
+    list(tail.read(path))
+    inode = path.stat().st_ino
+    path.write_text('{"a":2}\n{"a":3}\n')
+    assert path.stat().st_ino == inode
+    assert list(tail.read(path)) == [{"a": 2}, {"a": 3}]

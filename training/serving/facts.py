@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from training.inference import ModelFolder
 from training.serving import metrics
-from training.serving.feedback import Feedback
+from training.serving.feedback_store import FeedbackStore
 from training.serving.log_files import DRIFT_FILE
 
 log = logging.getLogger("bentoml.facts")
@@ -28,7 +28,7 @@ Values = Sequence[tuple[list[str], float]]  # of the labels, and the value
 class Facts(Collector):
     """Of the model in `folder`, served as `version`; `model` says where it comes from, as /health does."""
 
-    def __init__(self, folder: ModelFolder, model: dict[str, Any], version: str, feedback: Feedback) -> None:
+    def __init__(self, folder: ModelFolder, model: dict[str, Any], version: str, feedback: FeedbackStore) -> None:
         self.folder, self.model, self.version, self.feedback = folder, model, version, feedback
         self._registry = CollectorRegistry()
         self._registry.register(self)
