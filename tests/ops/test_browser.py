@@ -370,9 +370,12 @@ def test_screenshot_of_the_model(browser: Browser, target: tuple[str, Path]) -> 
 
 
 @pytest.fixture
-def target(server: Server, tmp_path: Path) -> tuple[str, Path]:
-    """Which service is shown, and where its pictures go: the tiny model's nowhere, that of SCREENSHOTS_OF in git."""
-    return (SCREENSHOTS_OF, SCREENSHOTS) if SCREENSHOTS_OF else (server.url, tmp_path)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """Which service is shown, and where its pictures go: those of the tiny model into a temporary folder."""
+    if SCREENSHOTS_OF:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        return SCREENSHOTS_OF, SCREENSHOTS
+    return request.getfixturevalue("server").url, tmp_path
 
 
 def photographs(count: int) -> list[dict[str, Any]]:

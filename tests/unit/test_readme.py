@@ -137,7 +137,7 @@ def test_registry_commands_exist(page: Path) -> None:
 
 def test_keys_of_params_exist(page: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, key in re.findall(rf"`({'|'.join(params)})\.(?!py\b)(\w*[a-z0-9])\b", page.read_text()):
+    for section, key in re.findall(rf"`({'|'.join(params)})\.(?!(?:py|json)\b)(\w*[a-z0-9])\b", page.read_text()):
         assert key in params[section] or (ROOT / section / f"{key}.py").exists(), f"{section}.{key}"
 
 
