@@ -13,8 +13,8 @@ from typing import Any
 
 from training.champion import replace_text
 from training.command import run_command
-from training.inference import ModelFolder, ModelFolderError
-from training.register import MODEL_FOLDER, NotReadyError, flat, open_candidate
+from training.inference import MODEL_FOLDER, ModelFolder, ModelFolderError
+from training.register import NotReadyError, flat, open_candidate
 
 TOLD = {  # figures that have a place of their own in the document
     "pictures",
