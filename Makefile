@@ -54,6 +54,14 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 ui: $(INSTALLED) ## MLflow's pages on port 5000
 	mlflow ui --port 5000
 
+.PHONY: image
+image: $(INSTALLED) ## Bento and container image of the champion
+	python -m training.image
+
+.PHONY: sbom
+sbom: $(INSTALLED) ## what is inside an image, to sbom.cdx.json (CycloneDX); IMAGE=NAME:TAG
+	SYFT_CHECK_FOR_APP_UPDATE=false syft scan --quiet docker:$(or $(IMAGE),$(error IMAGE=NAME:TAG is missing)) --output cyclonedx-json=sbom.cdx.json
+
 .PHONY: load
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
@@ -105,9 +113,11 @@ endif
 
 # What only comes with torch is locked apart, so that a CPU build of torch can take its place.
 .PHONY: lock
-lock: ## lock the dependencies of pyproject.toml anew (needs uv)
-	uv pip compile -q pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header --no-annotate -o $(VENV)/all.lock
-	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | uv pip compile -q - -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-torch.lock
-	uv pip compile -q pyproject.toml --all-extras -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate \
-	  $$(grep -ohE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton|torch|torchvision)==' requirements-torch.lock | sed 's/==//; s/^/--no-emit-package /') -o requirements.lock
-	uv pip compile -q pyproject.toml --extra serve -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-serve.lock
+lock: COMPILE := uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate
+lock: ## lock the dependencies of pyproject.toml anew (needs uv); UPGRADE=--upgrade for newer versions
+	cat requirements-torch.lock requirements.lock > $(VENV)/all.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras -o $(VENV)/all.lock
+	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | $(COMPILE) - -c $(VENV)/all.lock -o requirements-torch.lock
+	$(COMPILE) pyproject.toml --all-extras -c $(VENV)/all.lock -o requirements.lock \
+	  $$(grep -ohE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton|torch|torchvision)==' requirements-torch.lock | sed 's/==//; s/^/--no-emit-package /')
+	$(COMPILE) pyproject.toml --extra serve -c $(VENV)/all.lock -o requirements-serve.lock

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Cluster:
     def __init__(self, folder: Path = manifests.FOLDER) -> None:
         self.folder = folder
 
-    @property
+    @cached_property
     def name(self) -> str:
         context = call(["kubectl", "config", "current-context"]).strip()
         return f"k8s/{context}/{NAMESPACE}"

@@ -5,9 +5,13 @@
     python k8s/deploy.py --type k8s --rollback               back to the image before
 
 Without --image: docker takes the newest local image of the champion, k8s the image in k8s/deployment.yaml. Exit 0 only
-if the wanted version answers; then models/deployments.jsonl has one line more, and after a failure too. In the
-environment: DEPLOY_PORT (docker; default 3000), DEPLOY_URL (k8s: where the service answers, else a port is forwarded to
-one of its pods), API_KEYS and what else tests/smoke/smoke.py reads.
+if the wanted version answers; then models/deployments.jsonl has one line more, and after a failure too.
+
+In the environment:
+    DEPLOY_PORT   docker: port on 127.0.0.1 (default 3000)
+    DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
+    DEPLOY_URL    k8s: where the service answers; without it a port is forwarded to one of its pods
+    API_KEYS      and what else tests/smoke/smoke.py reads
 """
 
 from __future__ import annotations
@@ -121,7 +125,7 @@ def deploy(target: Target, image: Image, arguments: argparse.Namespace) -> None:
     try:
         model = target.roll_out(image, checker(not arguments.no_tests), arguments.timeout, arguments.rollback)
     except BaseException as error:
-        record(target, image, {}, f"failed: {error or 'interrupted'}")
+        record(target, image, {}, f"failed: {str(error) or 'interrupted'}")
         show("Running after", target)
         raise
     record(target, image, model, DEPLOYED)

@@ -36,13 +36,12 @@ from k8s.target import (
 )
 from training import champion
 
-FRONT = f"{NAME}-front"
-LIVE = f"{NAME}-live"
-CANDIDATE = f"{NAME}-candidate"
+LIVE, CANDIDATE = "classifier-live", "classifier-candidate"  # names in Docker's DNS that haproxy.cfg asks for
 IMAGE_LABEL = "cats-vs-dogs.image"  # of a container: the reference it runs
 NAME_LABEL = "cats-vs-dogs.name"  # of a container: what it is called once it takes requests
 FRONT_LABEL = "cats-vs-dogs.front"
 PORT_VARIABLE = "DEPLOY_PORT"
+NAME_VARIABLE = "DEPLOY_NAME"
 SWITCH_S = 20.0  # for the front to see that a container is ready
 
 
@@ -72,46 +71,48 @@ class Docker:
     def __init__(self, folder: Path = manifests.FOLDER) -> None:
         self.folder = folder
         self.port = os.environ.get(PORT_VARIABLE, "3000")
+        self.prefix = os.environ.get(NAME_VARIABLE, NAME)
+        self.front, self.live, self.candidate = (f"{self.prefix}-{part}" for part in ("front", "live", "candidate"))
         self.template = manifests.find(manifests.load(folder), "Deployment")["spec"]["template"]["spec"]
         self.config = manifests.find(manifests.load(folder), "ConfigMap")["data"]
 
     @property
     def name(self) -> str:
-        return f"docker/{NAME}"
+        return f"docker/{self.prefix}"
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def running(self) -> list[Instance]:
-        names = [*_containers("running"), *_containers("exited")]
+        names = [*self._containers("running"), *self._containers("exited")]
         return [_instance(one) for one in (_inspect(name) for name in names)]
 
     def resolve(self, reference: str | None) -> Image:
         return resolve(_image_of_champion() if reference is None else reference)
 
     def previous(self) -> Image:
-        stopped = _containers("exited")
+        stopped = self._containers("exited")
         if not stopped:
             raise DeployError("no former container is kept here: name an image with --image")
         return resolve(_inspect(stopped[0])["Config"]["Labels"][IMAGE_LABEL])
 
     def rehearse(self, image: Image) -> list[str]:
-        live = _containers("running")
+        live = self._containers("running")
         return [
             f"docker {' '.join(self._run_words(image))}",
             "wait for it to be ready and test it, out of the way",
-            f"let it join {LIVE} behind {self.url}" + (f", then stop {', '.join(live)}" if live else ""),
+            f"let it join {self.live} behind {self.url}" + (f", then stop {', '.join(live)}" if live else ""),
         ]
 
     def roll_out(self, image: Image, check: Check, timeout: float, back: bool) -> Lineage:
         self._prepare()
         self._clear()
-        former = _containers("running")
+        former = self._containers("running")
         joined = False
         try:
             call(["docker", *self._run_words(image)])
-            trial = f"http://{_published(FRONT, 3001)}"
+            trial = f"http://{_published(self.front, 3001)}"
             self._wait_ready(trial, timeout)
             model = check(trial, image)
             joined = True
@@ -129,40 +130,40 @@ class Docker:
 
     def _prepare(self) -> None:
         """Networks and front, as they should be."""
-        for network, options in ((FRONT, ()), (LIVE, ("--internal",)), (CANDIDATE, ("--internal",))):
+        for network, options in ((self.front, ()), (self.live, ("--internal",)), (self.candidate, ("--internal",))):
             if not succeeds(["docker", "network", "inspect", network]):
                 call(["docker", "network", "create", *options, network])
         files = sorted((self.folder / "front").iterdir())
         content = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
         wanted = f"{content}-{self.port}"
-        words = ["docker", "ps", "--quiet", "--filter", f"name=^{FRONT}$", "--filter", f"label={FRONT_LABEL}={wanted}"]
-        if call(words).strip():
+        as_wanted = ("--filter", f"name=^{self.front}$", "--filter", f"label={FRONT_LABEL}={wanted}")
+        if call(["docker", "ps", "--quiet", *as_wanted]).strip():
             return
-        tag = f"{FRONT}:{content}"
+        tag = f"{NAME}-front:{content}"
         if not succeeds(["docker", "image", "inspect", tag]):
             print(f"building {tag} (once)", flush=True)
             call(["docker", "build", "--quiet", "--tag", tag, str(self.folder / "front")])
-        if succeeds(["docker", "inspect", FRONT]):
-            call(["docker", "rm", "--force", FRONT])
+        if succeeds(["docker", "inspect", self.front]):
+            call(["docker", "rm", "--force", self.front])
         ports = ("--publish", f"127.0.0.1:{self.port}:3000", "--publish", "127.0.0.1::3001")
         label = ("--label", f"{FRONT_LABEL}={wanted}")
         keep = ("--restart", "unless-stopped", "--memory", "256m", "--tmpfs", "/run/haproxy:mode=1777")
-        call(["docker", "create", "--name", FRONT, "--network", FRONT, *ports, *label, *keep, *HARDENED, tag])
-        for network in (LIVE, CANDIDATE):
-            call(["docker", "network", "connect", network, FRONT])
-        call(["docker", "start", FRONT])
+        call(["docker", "create", "--name", self.front, "--network", self.front, *ports, *label, *keep, *HARDENED, tag])
+        for network in (self.live, self.candidate):
+            call(["docker", "network", "connect", network, self.front])
+        call(["docker", "start", self.front])
 
     def _clear(self) -> None:
         """A roll-out that was killed left a candidate: one that takes requests stays, another goes."""
-        if CANDIDATE in _containers("running"):
-            _name(CANDIDATE)
-        elif succeeds(["docker", "inspect", CANDIDATE]):
-            call(["docker", "rm", "--force", CANDIDATE])
+        if self.candidate in self._containers("running"):
+            self._name(self.candidate)
+        elif succeeds(["docker", "inspect", self.candidate]):
+            call(["docker", "rm", "--force", self.candidate])
 
     def _run_words(self, image: Image) -> list[str]:
         now = datetime.datetime.now(datetime.UTC)
-        name = f"{NAME}-{image.digest.rpartition(':')[2][:12]}-{now:%Y%m%d%H%M%S}"
-        where = ("--name", CANDIDATE, "--network", CANDIDATE, "--network-alias", CANDIDATE)
+        name = f"{self.prefix}-{image.digest.rpartition(':')[2][:12]}-{now:%Y%m%d%H%M%S}"
+        where = ("--name", self.candidate, "--network", self.candidate, "--network-alias", CANDIDATE)
         labels = ("--label", f"{IMAGE_LABEL}={image.reference}", "--label", f"{NAME_LABEL}={name}")
         logs = ("--log-opt", "max-size=10m", "--log-opt", "max-file=3")
         own = ("--env", f"SERVE_LOG_DIR={self.config['SERVE_LOG_DIR']}/{name}")
@@ -171,21 +172,21 @@ class Docker:
 
     def _wait_ready(self, url: str, timeout: float) -> None:
         for _ in moments(timeout):
-            if not _inspect(CANDIDATE)["State"]["Running"]:
-                raise DeployError(f"the new container ended by itself: {_last_words(CANDIDATE)}")
+            if not _inspect(self.candidate)["State"]["Running"]:
+                raise DeployError(f"the new container ended by itself: {_last_words(self.candidate)}")
             if status_of(f"{url}/readyz") == 200:
                 return
-        raise DeployError(f"the new container was not ready after {timeout:g} s: {_last_words(CANDIDATE)}")
+        raise DeployError(f"the new container was not ready after {timeout:g} s: {_last_words(self.candidate)}")
 
     def _join(self, others: int) -> None:
         """Let the tested container take requests, and wait until the front gives it some."""
-        call(["docker", "update", "--restart", "unless-stopped", CANDIDATE])
-        call(["docker", "network", "connect", "--alias", LIVE, LIVE, CANDIDATE])
+        call(["docker", "update", "--restart", "unless-stopped", self.candidate])
+        call(["docker", "network", "connect", "--alias", LIVE, self.live, self.candidate])
         self._wait_served(others + 1)
 
     def _wait_served(self, wanted: int) -> None:
         for _ in moments(SWITCH_S):
-            if _ready_behind_front() >= wanted:
+            if _ready_behind(self.front) >= wanted:
                 return
         raise DeployError(f"the front does not see {wanted} ready containers after {SWITCH_S:g} s")
 
@@ -198,21 +199,35 @@ class Docker:
         """The former containers take requests again, and the new one is gone."""
         if joined and former:
             call(["docker", "start", *former])
-            self._wait_served(len(former))
-        if succeeds(["docker", "inspect", CANDIDATE]):
-            self._stop([CANDIDATE] if joined else [])
-            call(["docker", "rm", "--force", CANDIDATE])
+            with contextlib.suppress(DeployError):  # the new one may be up, or may not
+                self._wait_served(len(former) + 1)
+        if succeeds(["docker", "inspect", self.candidate]):
+            self._stop([self.candidate] if joined else [])
+            call(["docker", "rm", "--force", self.candidate])
         with contextlib.suppress(DeployError):
             return f"rolled back: {described(lineage_at(self.url))} answers"
         return "nothing ran before, and nothing runs now"
 
     def _settle(self, former: list[str], back: bool) -> None:
         """Name the new container; keep the former one, stopped, for --rollback, or none after a rollback."""
-        kept = [] if back else former[:1] or _containers("exited")[:1]
-        gone = [name for name in _containers("exited") if name not in kept]
+        kept = [] if back else former[:1] or self._containers("exited")[:1]
+        gone = [name for name in self._containers("exited") if name not in kept]
         if gone:
             call(["docker", "rm", *gone])
-        _name(CANDIDATE)
+        self._name(self.candidate)
+
+    def _containers(self, state: str) -> list[str]:
+        """Names of the service's containers on the live network, the newest first."""
+        filters = (f"status={state}", f"network={self.live}", f"label={IMAGE_LABEL}")
+        words = [word for one in filters for word in ("--filter", one)]
+        return call(["docker", "ps", "--all", *words, "--format", "{{.Names}}"]).split()
+
+    def _name(self, container: str) -> None:
+        """Give a container that takes requests its own name, and leave the candidate's to the next one."""
+        facts = _inspect(container)
+        if self.candidate in facts["NetworkSettings"]["Networks"]:
+            call(["docker", "network", "disconnect", self.candidate, container])
+        call(["docker", "rename", container, facts["Config"]["Labels"][NAME_LABEL]])
 
 
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
@@ -240,13 +255,6 @@ def pod_options(template: dict[str, Any], config: dict[str, str]) -> list[str]:
     return options
 
 
-def _containers(state: str) -> list[str]:
-    """Names of the service's containers on the live network, the newest first."""
-    filters = (f"status={state}", f"network={LIVE}", f"label={IMAGE_LABEL}")
-    words = [word for one in filters for word in ("--filter", one)]
-    return call(["docker", "ps", "--all", *words, "--format", "{{.Names}}"]).split()
-
-
 def _image_of_champion() -> str:
     """The newest image on this machine that carries the pinned champion."""
     tag = champion.read().bento_tag
@@ -270,21 +278,13 @@ def _instance(facts: dict[str, Any]) -> Instance:
     return Instance(facts["Name"].lstrip("/"), labels[IMAGE_LABEL], labels.get(MODEL_LABEL, "-"), state)
 
 
-def _name(container: str) -> None:
-    """Give a container that takes requests its own name, and leave the candidate's to the next one."""
-    facts = _inspect(container)
-    if CANDIDATE in facts["NetworkSettings"]["Networks"]:
-        call(["docker", "network", "disconnect", CANDIDATE, container])
-    call(["docker", "rename", container, facts["Config"]["Labels"][NAME_LABEL]])
-
-
 def _published(name: str, port: int) -> str:
     return call(["docker", "port", name, f"{port}/tcp"]).split()[0]
 
 
-def _ready_behind_front() -> int:
+def _ready_behind(front: str) -> int:
     """How many containers the front sends requests to."""
-    words = ["docker", "exec", "--interactive", FRONT, "socat", "-", "UNIX-CONNECT:/run/haproxy/stats.sock"]
+    words = ["docker", "exec", "--interactive", front, "socat", "-", "UNIX-CONNECT:/run/haproxy/stats.sock"]
     rows = csv.DictReader(call(words, "show stat\n").removeprefix("# ").splitlines())
     servers = [row for row in rows if row["pxname"] == "live" and row["svname"] not in ("FRONTEND", "BACKEND")]
     return sum(row["status"] == "UP" for row in servers)

@@ -303,13 +303,14 @@ def served_package(code: Path) -> Path:
 
 
 def signature(classes: Sequence[str]) -> ModelSignature:
-    """Picture bytes in; label and one probability for each class out."""
+    """Picture bytes in; label and one probability for each class out; `skip_refused` as mlflow_model.py says."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     answers: list[Any] = [ColSpec(DataType.string, "label")]
     answers += [ColSpec(DataType.double, name) for name in classes]
-    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers))
+    options = ParamSchema([ParamSpec("skip_refused", DataType.boolean, False)])
+    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers), options)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
