@@ -92,9 +92,10 @@ def test_a_wrong_setting(own: Path, name: str, value: str, message: str) -> None
 def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     folder = tiny_model_folder(tmp_path / "folder", ("ant", "bee", "cow"))
-    server = Server.start(project, tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0")
+    server = Server.start(project, tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0", SERVE_UI="false")
     try:
         health = httpx.get(f"{server.url}/health").json()
+        assert httpx.get(f"{server.url}/ui").status_code == 404
         answer = httpx.post(f"{server.url}/predict", files={"image": (folder.path / "self_check/2.png").read_bytes()})
     finally:
         assert server.stop() == 0

@@ -9,6 +9,8 @@ const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", 
   "calibration_error_before_temperature", "per_class", "confusion_matrix", "reliability",
   "reliability_before_temperature", "abstention"]);
 
+const SHADE = 40; // percent at most of a cell's colour, so that its text stays legible
+
 start();
 
 async function start() {
@@ -128,8 +130,7 @@ function confusion({ metrics, classes: names }) {
     const sum = row.reduce((total, value) => total + value, 0) || 1;
     return row.map((value) => {
       const cell = h("td", {}, h("b", {}, value.toLocaleString("en")), percent(value / sum, 0));
-      cell.style.background = `color-mix(in oklab, var(--accent) ${Math.round((value / sum) * 100)}%, var(--track))`;
-      cell.classList.toggle("strong", value / sum > 0.55);
+      cell.style.background = `color-mix(in oklab, var(--accent) ${Math.round((value / sum) * SHADE)}%, var(--track))`;
       return cell;
     });
   };

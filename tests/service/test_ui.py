@@ -1,0 +1,43 @@
+"""The pages of a live server, and what /model tells them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+
+from training.champion import PIN_FILE, PROMOTION_FILE, read
+
+
+def test_pages_are_served_with_their_policy_and_count_for_no_metric(client: httpx.Client) -> None:
+    for path in ("/ui", "/ui/model", "/ui/files/try.js", "/ui/samples/0.png"):
+        answer = client.get(path).raise_for_status()
+        assert answer.headers["X-Request-ID"]
+    assert "script-src 'self'" in client.get("/ui").headers["Content-Security-Policy"]
+    assert 'endpoint="/ui' not in client.get("/metrics").text
+
+
+def test_errors_of_the_pages_have_the_shape_of_all_errors(client: httpx.Client) -> None:
+    assert client.get("/ui/nothing").json()["error"]["code"] == "not_found"
+    refused = client.post("/ui")
+    assert refused.status_code == 405
+    assert refused.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_the_model_tells_its_promotion_if_it_is_known(client: httpx.Client, project: Path) -> None:
+    assert client.get("/model").json()["promotion"] is None
+    record = {"champion": {"model_sha256": read(project / PIN_FILE).model_sha256}, "verdict": None, "former": []}
+    (project / PROMOTION_FILE).write_text(json.dumps(record))
+    try:
+        assert client.get("/model").json()["promotion"] == record
+    finally:
+        (project / PROMOTION_FILE).unlink()
+
+
+def test_the_model_tells_its_live_accuracy(client: httpx.Client, cat: bytes) -> None:
+    said = client.post("/predict", files={"image": cat}).json()
+    client.post("/feedback", json={"request_id": said["request_id"], "label": "cat"}).raise_for_status()
+    live = client.get("/model").json()["live"]
+    assert live["pictures"] >= live["right"] >= 1
+    assert 0 <= live["low"] <= live["right"] / live["pictures"] <= live["high"] <= 1
