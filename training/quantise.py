@@ -1,4 +1,4 @@
-"""The network in int8: half the time on a CPU, a quarter of the size (static quantisation, ONNX Runtime's QDQ format)."""
+"""The network in int8: quicker on a CPU and a quarter of the size (static quantisation, ONNX Runtime's QDQ format)."""
 
 from __future__ import annotations
 
