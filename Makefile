@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+URL ?= http://127.0.0.1:$(PORT)
 # cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
 TORCH_INDEX ?=
 VENV := .venv
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
 run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
@@ -24,6 +25,18 @@ run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (
 .PHONY: test
 test: $(INSTALLED) ## run the whole test suite
 	python -m pytest -n auto --dist loadfile
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the same with coverage: a table, and coverage.xml
+	python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-report=xml
+
+.PHONY: coverage-report
+coverage-report: $(INSTALLED) ## the last coverage as a table in Markdown
+	@coverage report --format=markdown
+
+.PHONY: audit
+audit: $(INSTALLED) ## known vulnerabilities of the locked dependencies; needs the advisory database on the internet
+	pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-torch.lock
 
 .PHONY: pipeline
 pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
@@ -41,9 +54,40 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 ui: $(INSTALLED) ## MLflow's pages on port 5000
 	mlflow ui --port 5000
 
+.PHONY: image
+image: $(INSTALLED) ## Bento and container image of the champion
+	python -m training.image
+
+.PHONY: sbom
+sbom: $(INSTALLED) ## what is inside an image, to sbom.cdx.json (CycloneDX); IMAGE=NAME:TAG
+	SYFT_CHECK_FOR_APP_UPDATE=false syft scan --quiet docker:$(or $(IMAGE),$(error IMAGE=NAME:TAG is missing)) --output cyclonedx-json=sbom.cdx.json
+
 .PHONY: load
 load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
+
+.PHONY: bench
+bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure the service beside its peers (about an hour)
+	python -m tests.load.bench compare
+
+.venv-peers/installed: tests/load/peers/requirements.txt $(INSTALLED)
+	$(BIN)/python -m venv .venv-peers
+	echo $(CURDIR)/$(VENV)/lib/python3.11/site-packages > .venv-peers/lib/python3.11/site-packages/project.pth
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+.venv-mlserver/installed: tests/load/peers/requirements-mlserver.txt
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+.PHONY: smoke
+smoke: $(INSTALLED) ## does the running service on PORT work? (URL=...)
+	python tests/smoke/smoke.py --url $(URL) --fail-on-error
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a released image's digest into them
+	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: check
 check: $(INSTALLED) ## lint, format and types
@@ -69,9 +113,11 @@ endif
 
 # What only comes with torch is locked apart, so that a CPU build of torch can take its place.
 .PHONY: lock
-lock: ## lock the dependencies of pyproject.toml anew (needs uv)
-	uv pip compile -q pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header --no-annotate -o $(VENV)/all.lock
-	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | uv pip compile -q - -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-torch.lock
-	uv pip compile -q pyproject.toml --all-extras -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate \
-	  $$(grep -ohE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton|torch|torchvision)==' requirements-torch.lock | sed 's/==//; s/^/--no-emit-package /') -o requirements.lock
-	uv pip compile -q pyproject.toml --extra serve -c $(VENV)/all.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -o requirements-serve.lock
+lock: COMPILE := uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate
+lock: ## lock the dependencies of pyproject.toml anew (needs uv); UPGRADE=--upgrade for newer versions
+	cat requirements-torch.lock requirements.lock > $(VENV)/all.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras -o $(VENV)/all.lock
+	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | $(COMPILE) - -c $(VENV)/all.lock -o requirements-torch.lock
+	$(COMPILE) pyproject.toml --all-extras -c $(VENV)/all.lock -o requirements.lock \
+	  $$(grep -ohE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton|torch|torchvision)==' requirements-torch.lock | sed 's/==//; s/^/--no-emit-package /')
+	$(COMPILE) pyproject.toml --extra serve -c $(VENV)/all.lock -o requirements-serve.lock

@@ -65,9 +65,11 @@ class Guarded(bentoml.Service[Any]):
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
         from training.serving.pages import Pages
+        from training.serving.protocol import BoundedHead
 
         type(self).started = True
         self.inject_config()
+        BoundedHead.install(SETTINGS.upload_timeout)
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
@@ -77,6 +79,11 @@ class Guarded(bentoml.Service[Any]):
             paths |= app.paths
         version = startup.version(PIN, folder)
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
+
+
+async def document(_: Request) -> Response:
+    """The OpenAPI document."""
+    return JSONResponse(bentoml.get_current_service().document)
 
 
 async def health(_: Request) -> Response:
@@ -99,16 +106,17 @@ async def model_card(_: Request) -> Response:
 
 async def feedback(request: Request) -> Response:
     """What somebody says a picture showed."""
+    from training.serving.feedback import answer
+
     service = bentoml.get_current_service()
-    response: Response = await service.feedback.answer(request, service.reader)
-    return response
+    return await answer(request, service.feedback, service.reader)
 
 
 PAGES = Starlette(
     routes=[
         Route("/", docs.page),
         Route("/docs", docs.page),
-        Route("/docs.json", docs.json_page(docs.document(SETTINGS, "1", bool(API_KEYS)))),
+        Route("/docs.json", document),
         Route("/health", health),
         Route("/model", model_card),
         Route("/feedback", feedback, methods=["POST"]),
@@ -130,6 +138,7 @@ PAGES = Starlette(
     envs=[  # memory of large pictures goes back to the system
         {"name": "MALLOC_ARENA_MAX", "value": "2"},
         {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"},
+        *startup.image_labels(PIN),
     ],
 )
 class PictureClassifier:
@@ -145,16 +154,17 @@ class PictureClassifier:
 
     def __init__(self) -> None:
         from training.serving.facts import Facts  # these in workers only, because of metrics.py
-        from training.serving.feedback import Feedback
+        from training.serving.feedback_store import FeedbackStore
         from training.serving.watch import Watch
 
         self.folder = ModelFolder.open(startup.folder_path(PIN))
         self.engine = Engine(self.folder, SETTINGS.threads)
         self.answerer = Answerer(self.folder, PIN)
+        self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)
-        self.feedback = Feedback(self.watch.folder, self.watch.log, self.folder.classes)
+        self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
         self.facts = Facts(self.folder, self.answerer.model, version, self.feedback)
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again

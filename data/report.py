@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 
 from data.pictures import Refused
 from data.split import SPLITS, Picture
+from training import html
+from training.html import picture, table
 from training.preprocess import flatten, open_checked, upright
 
 Summary = dict[str, Any]
@@ -23,12 +24,6 @@ QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 EXAMPLES = 20  # groups of near duplicates in the summary
 THUMBNAIL = 64  # pixels, longer side
 CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED = 96, 12, 4, 60  # at most so many on the page
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data report</title>
-<style>body{{font:14px system-ui;margin:2em}} td,th{{padding:2px 10px;text-align:left}} img{{margin:1px}}</style>
-<h1>Data report</h1>
-{body}
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -94,11 +89,11 @@ def page(findings: Findings, summary: Summary, raw: Path) -> str:
     """One page of tables and thumbnails that needs no other file; so few thumbnails that it stays under 1 MB."""
     sections = [
         f"<p>{summary['pictures']} pictures, data hash <code>{summary['data_hash']}</code>",
-        _table(
+        table(
             ["class", *SPLITS],
             ([escape(label), *map(str, counts.values())] for label, counts in summary["classes"].items()),
         ),
-        _table(
+        table(
             ["pixels", *QUANTILES],
             ([side, *map(str, summary[side].values())] for side in ("width", "height")),
         ),
@@ -106,11 +101,11 @@ def page(findings: Findings, summary: Summary, raw: Path) -> str:
         f"<h2>{len(findings.alike)} groups of near duplicates</h2>",
         *("<p>" + _strip(group[:GROUP_THUMBNAILS], raw) for group in findings.alike[:GROUPS]),
         f"<h2>{len(findings.refused)} quarantined files</h2>",
-        _table(["", "file", "reason", "detail"], _refused_rows(findings.refused[:REFUSED], raw)),
+        table(["", "file", "reason", "detail"], _refused_rows(findings.refused[:REFUSED], raw)),
     ]
     if len(findings.refused) > REFUSED:
         sections.append(f"<p>... and {len(findings.refused) - REFUSED} more in report.json")
-    return PAGE.format(body="\n".join(sections))
+    return html.page("Data report", sections)
 
 
 def _class_sections(pictures: Sequence[Picture]) -> Iterator[str]:
@@ -134,11 +129,6 @@ def _refused_rows(refused: Sequence[Refused], raw: Path) -> Iterator[list[str]]:
         yield [_thumbnail(raw / file.source, file.source), escape(file.source), file.reason, escape(file.detail)]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows)
-    return "<table><tr>" + "".join(f"<th>{cell}" for cell in head) + f"\n{body}</table>"
-
-
 def _thumbnail(path: Path, title: str) -> str:
     """An img tag that holds the picture itself; nothing for a file that cannot be decoded."""
     try:
@@ -149,5 +139,4 @@ def _thumbnail(path: Path, title: str) -> str:
     image.info.clear()
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=60)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/jpeg;base64,{data}" title="{escape(title)}">'
+    return picture(buffer.getvalue(), "image/jpeg", title)

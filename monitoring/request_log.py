@@ -21,7 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
+from training.serving.log_files import FEEDBACK_FILE as FEEDBACK_FILE
+from training.serving.log_files import Tail, request_files
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,10 @@ def read(
         log.warning("%s: %d torn lines skipped", folder, torn)
 
 
-def read_feedback(folder: Path, since: datetime) -> Iterator[dict[str, Any]]:
-    """What people said from `since` on, oldest first, each with its `time` as a datetime; of several on one request
+def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
+    """What people said, from `since` on, oldest first, each with its `time` as a datetime; of several on one request
     the last one counts."""
     for record in Tail().read(folder / FEEDBACK_FILE):
         record["time"] = datetime.fromisoformat(record["time"])
-        if record["time"] >= since:
+        if since is None or record["time"] >= since:
             yield record

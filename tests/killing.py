@@ -31,7 +31,8 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """An environment in which modules of this project are found from any folder."""
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run(folder: Path, line: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -122,6 +122,7 @@ def tiny_model_folder(
     seed: int = 0,
     sharpness: float = 30.0,
     manifest: Manifest | None = None,
+    reference: bool = True,
     **card: Any,
 ) -> ModelFolder:
     """A complete model folder at `path` (replaced if there). `card` overrides keys of its model card."""
@@ -134,7 +135,8 @@ def tiny_model_folder(
     values = _card(tuple(classes), manifest) | card
     classifier = Classifier(ModelFolder(path, values))
     values.setdefault("metrics", _metrics(classifier, manifest) | {"behaviour": _behaviour()})
-    tiny_reference(classifier).save(path)
+    if reference:
+        tiny_reference(classifier).save(path)
     values["self_check"] = [
         {
             "file": f"self_check/{label}.png",

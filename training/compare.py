@@ -16,7 +16,7 @@ from training.mlflow_store import Registry, Version
 from training.paired import Contingency
 from training.preprocess import open_checked, upright
 from training.scoring import Scores, score
-from training.status import columns
+from training.table import columns
 
 TILE, CAPTION, ACROSS, MOST = 128, 44, 8, 64  # pixels, pixels, pictures, pictures
 

@@ -29,14 +29,13 @@ from training.command import run_command
 from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded, spread
 from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE
 from training.forward import BATCH, traced
-from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
+from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
 from training.network import BACKBONE_FILE, FEATURES, EvaluationError, Floats, Trained
 from training.novelty import NoveltyModule
 from training.properties import measure
 from training.reference import Reference
 
-MODEL_FOLDER = Path("models/model")
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
 REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
 

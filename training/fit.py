@@ -7,6 +7,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
+
+from training.distributed import ALONE, World
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # epoch -> (inputs, targets)
 Validation = Callable[[], tuple[Tensor, Tensor]]  # -> logits, labels
@@ -37,6 +40,7 @@ class Phase:
     """One way of training `model` (all of it, its head, its last blocks), resumable at every epoch.
 
     `batches` must depend on the epoch only, so that a resumed run sees what an undisturbed one would have seen.
+    In a world of several processes `batches` and `validation` give this one's share; the figures are those of all.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Phase:
     # that is luck. All else overfits in the end and keeps its best epoch.
     keep_best: bool = True
     averaged: torch.optim.swa_utils.AveragedModel | None = None  # weights that validation and the result use
+    world: World = ALONE
 
     def run(self, progress: Progress) -> Progress:
         """Train to the end, leaving the weights of the best epoch in `model`; continues from a checkpoint."""
@@ -62,9 +67,10 @@ class Phase:
             best = self._restore()
         else:
             progress = Progress(self.name, history=progress.history)
+        network = self.world.parallel(self.model)
         bar = tqdm(total=self.epochs, initial=progress.epoch, desc=self.name, unit="epoch")
         while progress.epoch < self.epochs and progress.stale < self.patience:
-            row = self._epoch(progress.epoch)
+            row = self._epoch(network, progress.epoch)
             progress.epoch += 1
             progress.stale += 1
             better = row["validation_loss"] < progress.best_loss
@@ -84,10 +90,11 @@ class Phase:
     def _result(self) -> nn.Module:
         return self.model if self.averaged is None else self.averaged.module
 
-    def _epoch(self, epoch: int) -> dict[str, Any]:
-        loss_sum = correct = count = 0.0
-        for inputs, targets in tqdm(self.batches(epoch), f"{self.name} {epoch + 1}", self.steps, leave=False):
-            logits = self.model(inputs)
+    def _epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
+        sums = torch.zeros(1, 3, dtype=torch.float64)  # loss, right answers, pictures
+        batches = islice(self.batches(epoch), self.steps)
+        for inputs, targets in tqdm(batches, f"{self.name} {epoch + 1}", self.steps, leave=False):
+            logits = network(inputs)
             loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
@@ -96,19 +103,24 @@ class Phase:
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
             hard = targets if targets.ndim == 1 else targets.argmax(1)
-            loss_sum += loss.item() * len(inputs)
-            correct += (logits.argmax(1) == hard).sum().item()
-            count += len(inputs)
-        logits, labels = self.validation()
-        return {
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": loss_sum / count,
-            "train_accuracy": correct / count,
-            "validation_loss": functional.cross_entropy(logits, labels).item(),
-            "validation_accuracy": (logits.argmax(1) == labels).float().mean().item(),
-        }
+            right = (logits.argmax(1) == hard).sum().item()
+            sums += torch.tensor([[loss.item() * len(inputs), right, len(inputs)]], dtype=torch.float64)
+        self.world.same_buffers(self._result())
+        sums, logits, labels = self.world.gathered(sums, *self.validation())
+        loss_sum, correct, count = sums.sum(0).tolist()
+        return self.world.agreed(
+            {
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "train_loss": loss_sum / count,
+                "train_accuracy": correct / count,
+                "validation_loss": functional.cross_entropy(logits, labels).item(),
+                "validation_accuracy": (logits.argmax(1) == labels).float().mean().item(),
+            }
+        )
 
     def _save(self, progress: Progress, best: dict[str, Any]) -> None:
+        if not self.world.leads:
+            return
         state = {
             "progress": vars(progress),
             "model": self.model.state_dict(),
@@ -120,7 +132,7 @@ class Phase:
         save(state, self.checkpoint)
 
     def _restore(self) -> dict[str, Any]:
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = self.world.agreed(torch.load(self.checkpoint, weights_only=True) if self.world.leads else {})
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])

@@ -34,6 +34,7 @@ from training.preprocess import Preprocessing, load
 if TYPE_CHECKING:
     import onnxruntime
 
+MODEL_FOLDER = Path("models/model")  # where export leaves one
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model_card.json"
 SUMS_FILE = "SHA256SUMS"

@@ -3,11 +3,15 @@
     model = mlflow.pyfunc.load_model("models:/cats-vs-dogs@champion")
     model.predict(pandas.DataFrame({"image": [Path("cat.jpg").read_bytes()]}))
 
-For batch jobs and notebooks; the service reads the same model folder from the BentoML store, without MLflow.
+A picture that is none raises PictureError, or, with params={"skip_refused": True}, gets no answer: label None and NaN.
+For batch jobs and notebooks, and for Spark (training/spark.py). The service reads the same model folder from the
+BentoML store, without MLflow.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
 
 from training.inference import Classifier, ModelFolder
+from training.preprocess import PictureError
 
 BATCH = 32
 
@@ -31,15 +37,26 @@ class PictureClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row for each picture, in order; PictureError for the first that is not one."""
+        """One row for each picture, in order."""
         classes = list(self.classifier.folder.classes)
         pictures = list(model_input["image"])
+        answer = self._those_accepted if params and params["skip_refused"] else self.classifier.predict_bytes
         starts = range(0, len(pictures), BATCH)
-        answers = [self.classifier.predict_bytes(pictures[start : start + BATCH]) for start in starts]
+        answers = [answer(pictures[start : start + BATCH]) for start in starts]
         empty = np.empty((0, len(classes)), dtype=np.float32)
         frame = pd.DataFrame(np.concatenate([empty, *answers]), columns=classes, dtype=float)
-        frame.insert(0, "label", [classes[best] for best in frame.to_numpy().argmax(axis=1)])
+        best = frame.fillna(0.0).to_numpy().argmax(axis=1)
+        labels = pd.Series([classes[index] for index in best], dtype=object)
+        frame.insert(0, "label", labels.where(frame[classes[0]].notna(), None))
         return frame
+
+    def _those_accepted(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
+        """Probabilities float32 [N, classes]; NaN for a picture that is refused."""
+        found = np.full((len(pictures), len(self.classifier.folder.classes)), np.nan, dtype=np.float32)
+        for number, picture in enumerate(pictures):
+            with contextlib.suppress(PictureError):
+                found[number] = self.classifier.predict_bytes([picture])[0]
+        return found
 
 
 mlflow.models.set_model(PictureClassifier())

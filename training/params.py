@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -113,6 +114,23 @@ class Promote(Section):
     seed: NotNegative
 
 
+class Drift(Section):
+    false_alarms: Annotated[float, Field(gt=0, lt=0.5)]
+    permutations: Count
+    min_pictures: Annotated[int, Field(ge=10)]
+    max_pictures: Annotated[int, Field(ge=10, le=10_000)]
+    seed: NotNegative
+
+    @field_validator("permutations")
+    @classmethod
+    def can_alarm(cls, permutations: int, others: ValidationInfo) -> int:
+        """Fewer could not tell apart the small p-values among which the threshold lies."""
+        least = math.ceil(20 / others.data["false_alarms"]) if "false_alarms" in others.data else 1
+        if permutations + 1 < least:
+            raise ValueError(f"at least {least - 1} are needed for this share of false_alarms")
+        return permutations
+
+
 class Serve(Section):
     max_bytes: Count
     max_batch_bytes: Count
@@ -151,13 +169,14 @@ class Params(Section):
     export: Export
     register_: Register = Field(alias="register")
     promote: Promote
+    drift: Drift
     serve: Serve
     capture: Capture
 
     def sha256(self) -> str:
         """Hash of all values that shape a model (not how it is served) in canonical JSON, whatever their order."""
         text = json.dumps(
-            self.model_dump(mode="json", by_alias=True, exclude={"serve", "capture"}),
+            self.model_dump(mode="json", by_alias=True, exclude={"drift", "serve", "capture"}),
             sort_keys=True,
             separators=(",", ":"),
         )

@@ -6,9 +6,11 @@ itself need not be kept. Only numpy and Pillow are imported: this module travels
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageStat
+from PIL import Image
 
 PROPERTIES = ("brightness", "contrast", "sharpness", "saturation", "short_side", "aspect")
 
@@ -23,10 +25,8 @@ def measure(pixels: NDArray[np.uint8], width: int, height: int) -> dict[str, flo
     short_side: pixels; aspect: width / height.
     """
     grey = Image.fromarray(pixels).convert("L")
-    light = ImageStat.Stat(grey)
     values = (
-        light.mean[0],
-        light.stddev[0],
+        *_light(grey),
         _sharpness(np.asarray(grey)),
         _saturation(pixels[::2, ::2]),
         min(width, height),
@@ -35,10 +35,23 @@ def measure(pixels: NDArray[np.uint8], width: int, height: int) -> dict[str, flo
     return dict(zip(PROPERTIES, map(float, values), strict=True))
 
 
+def _light(grey: Image.Image) -> tuple[float, float]:
+    """Mean and standard deviation, from the histogram."""
+    counts = np.asarray(grey.histogram(), np.float64)
+    levels = np.arange(256.0)
+    mean = counts @ levels / counts.sum()
+    return float(mean), math.sqrt(counts @ (levels - mean) ** 2 / counts.sum())
+
+
 def _sharpness(luma: NDArray[np.uint8]) -> float:
     grey = luma.astype(np.int16)
-    edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return float(edges.astype(np.float32).std())
+    edges = grey[:-2, 1:-1] + grey[2:, 1:-1]  # from here on in place: a third of the time
+    edges += grey[1:-1, :-2]
+    edges += grey[1:-1, 2:]
+    edges -= grey[1:-1, 1:-1] << 2
+    flat = edges.ravel().astype(np.float32)
+    mean = float(flat.mean())
+    return math.sqrt(max(0.0, float(flat @ flat) / flat.size - mean * mean))
 
 
 def _saturation(pixels: NDArray[np.uint8]) -> float:

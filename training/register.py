@@ -27,7 +27,7 @@ from training import aliases, bento_store, champion, params, signing
 from training.champion import SHA256_TAG, ChampionError
 from training.command import run_command
 from training.dataset import MANIFEST_FILE
-from training.inference import SIGNATURE_FILE, ModelFolder, ModelFolderError
+from training.inference import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder, ModelFolderError
 from training.lineage import LineageError
 from training.mlflow_store import (
     MODEL_PATH,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.models import ModelSignature
 
-MODEL_FOLDER = Path("models/model")
 HISTORY_FILE = Path("models/history.csv")
 METRICS_FILE = Path("model_performance.json")
 RECORD_FILE = Path("models/registered.json")
@@ -304,13 +303,14 @@ def served_package(code: Path) -> Path:
 
 
 def signature(classes: Sequence[str]) -> ModelSignature:
-    """Picture bytes in; label and one probability for each class out."""
+    """Picture bytes in; label and one probability for each class out; `skip_refused` as mlflow_model.py says."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     answers: list[Any] = [ColSpec(DataType.string, "label")]
     answers += [ColSpec(DataType.double, name) for name in classes]
-    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers))
+    options = ParamSchema([ParamSpec("skip_refused", DataType.boolean, False)])
+    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers), options)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from training.mlflow_store import Registry, RegistryError, Version
 from training.promote import TAG_LENGTH
 from training.promotion import BECAUSE, PROMOTED, ROLLED_BACK
 from training.register import EXPECTED_ERRORS
+from training.table import columns
 
 SHEET_FILE = Path("models/compare.png")
 
@@ -46,6 +47,8 @@ def _is_meant(version: Version, text: str) -> bool:
 def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     report = status.collect(registry, arguments.url)
     print(report.table())
+    if where := status.deployed():
+        print(f"\n{columns(where)}\n")
     for problem in report.problems:
         print(f"DISAGREEMENT: {problem}")
     if report.problems:
@@ -62,7 +65,7 @@ def do_list(registry: Registry, arguments: argparse.Namespace) -> None:
         short = (tags.get("git_commit", "")[:10], tags.get("data_hash", "")[:10])
         alias = ", ".join(sorted(alias for alias, number in named.items() if number == version.number))
         rows.append((version.number, alias, gate, tags.get("accuracy", ""), version.bento_tag, *short))
-    print(status.columns(rows))
+    print(columns(rows))
 
 
 def do_show(registry: Registry, arguments: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
     print(f"\nThe champion is served on {url}\n")
     print(f"First prediction, {picture}:")
     print(json.dumps(answer, indent=2))
-    print(f"\n  try it        {url}  (Swagger UI)")
+    print(f"\n  try it        {url}/ui  (the model: {url}/ui/model, the API: {url}/docs)")
     print(f"  from a shell  curl -F image=@{picture} {url}/predict")
     print("  runs, models  make ui      (MLflow on http://127.0.0.1:5000)")
     print("  the registry  make status\n  stop          Ctrl-C\n", flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from training.champion import ChampionError
 from training.inference import ModelFolderError
 from training.mlflow_store import Registry, RegistryError, Version
 from training.register import bento_metadata
+from training.table import columns
 
 SERVICE_TIMEOUT_S = 5.0
 
@@ -27,12 +27,6 @@ class Report:
 
     def table(self) -> str:
         return columns(self.rows)
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text, each column as wide as it needs."""
-    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def collect(registry: Registry, url: str | None = None) -> Report:
@@ -53,6 +47,15 @@ def collect(registry: Registry, url: str | None = None) -> Report:
     if best is None:
         return Report(rows, [f"{registry.name} in {registry.where} has no champion: `make run` makes one"])
     return Report(rows, [*_pin(registry, best), *_store(best), *(_running(best, running, url) if url else ())])
+
+
+def deployed() -> list[tuple[str, ...]]:
+    """Rows of a table, the first being its head: the last deployment of every target; none: nothing was deployed."""
+    last = {one.target: one for one in deployments.read()}
+    if not last:
+        return []
+    head = ("target", "deployed", "by", "version", "bento model", "digest", "result")
+    return [head, *((o.target, o.time, o.who, o.version, o.model, o.digest[:19], o.result) for o in last.values())]
 
 
 def _held(tag: str) -> str:

@@ -1,7 +1,8 @@
 """Train the classifier: manifest -> models/best_model.pth (state dict of the best epoch) and models/history.csv.
 
 A pretrained backbone stays frozen: its features are computed once and cached, then the head trains on them in
-seconds, and on request its last blocks after it. An architecture without weights trains as a whole.
+seconds, and on request its last blocks after it. An architecture without weights trains as a whole. Under torchrun
+several processes share the pictures and every batch (training/distributed.py).
 Measured results stand in the recipe table of README.md.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from training import params
+from training import distributed, params
 from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
 from training.command import run_command
 from training.dataset import CACHE_FOLDER, DatasetError, Manifest, Picture, array_writer, decoded
 from training.device import DeviceError, set_up
+from training.distributed import DistributedError, World
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
 from training.forward import Network, forward
 from training.lineage import LineageError, commit
@@ -41,19 +43,19 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Split:
-    """Decoded pictures uint8 [N, size, size, 3] and labels int64 [N]."""
+    """Decoded pictures uint8 [N, size, size, 3] and labels int64 [N]: this process's share of a split."""
 
     pictures: NDArray[np.uint8]
     labels: Tensor
     key: str
 
     @classmethod
-    def read(cls, manifest: Manifest, name: str, how: Preprocessing) -> Split:
-        rows = manifest.split(name)
+    def read(cls, manifest: Manifest, name: str, how: Preprocessing, world: World) -> Split:
+        rows = world.share(manifest.split(name))
         return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), _key(rows, how))
 
 
-def _key(rows: tuple[Picture, ...], how: Preprocessing) -> str:
+def _key(rows: Sequence[Picture], how: Preprocessing) -> str:
     return hashlib.sha256(repr((how, [row.sha256 for row in rows])).encode()).hexdigest()[:16]
 
 
@@ -65,20 +67,23 @@ def preprocessing(size: int) -> Preprocessing:
 class Trainer:
     """One training run; `run` leaves the weights of its best epoch (of a head alone: the last) in `model`."""
 
-    def __init__(self, settings: params.Train, manifest: Manifest) -> None:
+    def __init__(self, settings: params.Train, manifest: Manifest, world: World = distributed.ALONE) -> None:
         self.settings = settings
         self.manifest = manifest
+        self.world = world
         self.device = set_up(settings.seed)
         self.model = build(settings.architecture, settings.weights, len(manifest.classes)).to(self.device)
         short_side = np.median([min(row.width, row.height) for row in manifest.split("train")])
         self.recipe: Recipe = recipe(settings, self.model, float(short_side))
         self.how = preprocessing(self.recipe.size)
-        identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe}"
+        self.batch_size = world.batch(self.recipe.batch_size)
+        self.seed = settings.seed + world.rank  # of order and augmentation; the start weights are the same everywhere
+        identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe} {world.size}"
         self.checkpoint = CACHE_FOLDER / "train" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pth"
 
     def run(self) -> Progress:
-        progress = resume(self.checkpoint)
-        if progress.epoch:
+        progress = self.world.agreed(resume(self.checkpoint))
+        if progress.epoch and self.world.leads:
             print(f"continuing an interrupted run after epoch {len(progress.history)}")
         if self.model.pretrained:
             return self._transfer(progress)
@@ -97,7 +102,7 @@ class Trainer:
     def _on_features(self, name: str, tail: nn.Sequential, epochs: int, lr: float, progress: Progress) -> Progress:
         """Train `tail` and the head on cached outputs of the frozen blocks before them."""
         frozen = self.model.backbone[: len(self.model.backbone) - len(tail)]
-        train, validation = (Split.read(self.manifest, split, self.how) for split in ("train", "validation"))
+        train, validation = (self._split(name, self.how) for name in ("train", "validation"))
         pooled = not len(tail)
         views = ENLARGED_VIEWS if self.recipe.enlarges else VIEWS
         features = [self._view(train, frozen, view, pooled) for view in views]
@@ -105,8 +110,8 @@ class Trainer:
         top = nn.Sequential(tail, Pool(), self.model.head).to(self.device)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            rng = np.random.default_rng((self.settings.seed, epoch, 1))
-            for batch in shuffled(len(train.labels), self.recipe.batch_size, self.settings.seed, epoch):
+            rng = np.random.default_rng((self.seed, epoch, 1))
+            for batch in shuffled(len(train.labels), self.batch_size, self.seed, epoch):
                 seen = rng.integers(len(features), size=len(batch))
                 rows = np.stack([features[view][row] for view, row in zip(seen, batch, strict=True)])
                 yield torch.from_numpy(rows).to(self.device), train.labels[batch].to(self.device)
@@ -119,8 +124,10 @@ class Trainer:
 
         # Batch norm keeps the statistics it was trained with: a few thousand pictures give no better ones.
         top.eval()
-        steps = sum(1 for _ in shuffled(len(train.labels), self.recipe.batch_size, 0, 0))
-        return self._phase(name, top, batches, validate, epochs, lr, steps).run(progress)
+        return self._phase(name, top, batches, validate, epochs, lr).run(progress)
+
+    def _split(self, name: str, how: Preprocessing) -> Split:
+        return Split.read(self.manifest, name, how, self.world)
 
     def _view(self, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> Features:
         """Outputs of the frozen blocks for each picture, seen through `view`; cached on disk."""
@@ -144,15 +151,14 @@ class Trainer:
     def _whole(self, progress: Progress) -> Progress:
         """Train every weight on augmented pictures; validation and the result use a moving average of the weights."""
         stored = Preprocessing(size=self.how.resize, resize=self.how.resize)
-        train = Split.read(self.manifest, "train", stored)
-        validation = Split.read(self.manifest, "validation", self.how)
+        train, validation = self._split("train", stored), self._split("validation", self.how)
         batches = Augmented(
             train.pictures,
             train.labels,
             self.recipe.size,
-            self.recipe.batch_size,
+            self.batch_size,
             self.recipe.epochs,
-            self.settings.seed,
+            self.seed,
         )
         averaged = AveragedModel(self.model, avg_fn=moving_average, use_buffers=True)
 
@@ -170,9 +176,8 @@ class Trainer:
             images = (to_channels(validation.pictures[part]) for part in parts)
             return torch.cat([averaged.module(batch.to(self.device)).cpu() for batch in images]), validation.labels
 
-        steps = sum(1 for _ in shuffled(len(train.pictures), self.recipe.batch_size, 0, 0))
         epochs, lr = self.recipe.epochs, self.recipe.lr
-        return self._phase("train", self.model, moved, validate, epochs, lr, steps, averaged).run(progress)
+        return self._phase("train", self.model, moved, validate, epochs, lr, averaged).run(progress)
 
     def _phase(
         self,
@@ -182,9 +187,11 @@ class Trainer:
         validate: Validation,
         epochs: int,
         lr: float,
-        steps: int,
         averaged: AveragedModel | None = None,
     ) -> Phase:
+        # Of the smallest share, so that no process waits for a batch that another does not have.
+        smallest = len(self.manifest.split("train")) // self.world.size
+        steps = sum(1 for _ in shuffled(smallest, self.batch_size, 0, 0))
         decay = self.recipe.weight_decay
         weights = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
@@ -209,6 +216,7 @@ class Trainer:
             checkpoint=self.checkpoint,
             keep_best=name != "head",
             averaged=averaged,
+            world=self.world,
         )
 
 
@@ -225,18 +233,25 @@ class Pool(nn.Module):
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
-def train(settings: params.Train) -> None:
+def train(settings: params.Train, world: World = distributed.ALONE) -> None:
     """Train on data/manifest.csv and write weights, history and summary; continues an interrupted run."""
-    commit()  # a model without a commit has no lineage: told now, not after the training
-    manifest = Manifest.read()
-    trainer = Trainer(settings, manifest)
+    if world.leads:
+        commit()  # a model without a commit has no lineage: told now, not after the training
+    trainer = Trainer(settings, Manifest.read(), world)
     progress = trainer.run()
+    if world.leads:
+        write(trainer, progress)
+
+
+def write(trainer: Trainer, progress: Progress) -> None:
+    """The result of a finished run: history, summary, and last the weights."""
     summary = {
-        "classes": manifest.classes,
-        "architecture": settings.architecture,
+        "classes": trainer.manifest.classes,
+        "architecture": trainer.settings.architecture,
         "preprocessing": vars(trainer.how),
         "recipe": vars(trainer.recipe),
         "device": str(trainer.device),
+        "processes": trainer.world.size,
         "parameters": sum(weights.numel() for weights in trainer.model.parameters()),
         "epochs": len(progress.history),
         "validation_loss": progress.best_loss,
@@ -254,8 +269,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m training.train", description=__doc__)
     params.add_arguments(parser, params.Train)
     arguments = parser.parse_args()
-    train(params.override(params.load().train, arguments))
+    with distributed.joined() as world:
+        train(params.override(params.load().train, arguments), world)
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError, LineageError))
+    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError, DistributedError, LineageError))

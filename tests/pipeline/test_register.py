@@ -71,6 +71,12 @@ def test_mlflow_loads_the_model_and_predicts_picture_bytes(project: Path) -> Non
     assert stored is not None
     assert answers[["cat", "dog"]].to_numpy() == pytest.approx(Classifier(stored).predict_bytes(pictures))
     assert model.metadata.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
+    mixed = model.predict(pd.DataFrame({"image": [b"no picture", pictures[1]]}), params={"skip_refused": True})
+    assert list(mixed["label"]) == [None, "dog"]
+    assert mixed[["cat", "dog"]].to_numpy()[1] == pytest.approx(answers[["cat", "dog"]].to_numpy()[1])
+    assert mixed["cat"].isna().tolist() == [True, False]
+    with pytest.raises(ValueError, match="not a picture"):
+        model.predict(pd.DataFrame({"image": [b"no picture"]}))
     assert not list((project / "mlruns").rglob("*.pkl"))
     assert list(model.predict(pd.DataFrame({"image": pd.Series([], dtype=object)})).columns) == ["label", "cat", "dog"]
 

@@ -53,7 +53,7 @@ def test_it_serves_answers_and_stops_on_ctrl_c(served_project: Path) -> None:
     rest, _ = process.communicate(timeout=60)
     assert "the pipeline ran" in shown
     assert f"The champion is served on http://127.0.0.1:{port}" in shown
-    for word in ('"label"', '"data_hash"', '"git_commit"', "Swagger UI", "make ui"):
+    for word in ('"label"', '"data_hash"', '"git_commit"', "/ui/model", "make ui"):
         assert word in shown
     assert "stopping" in rest
     assert process.returncode == 0, rest

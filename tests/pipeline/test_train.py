@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from tests import killing
 from tests.tiny import tiny_data, tiny_project
@@ -169,6 +170,17 @@ def test_the_model_folder_says_where_it_comes_from(trained: Path) -> None:
     assert card["parity"]["max_difference"] <= card["parity"]["tolerance"]
     assert len(card["self_check"]) == 8
     assert card["metrics"] == json.loads((trained / "model_performance.json").read_text())
+
+
+def test_the_worst_mistakes_travel_with_the_model(trained: Path) -> None:
+    folder = ModelFolder.open(trained / "models/model")
+    lines = [line.split(",") for line in (trained / "models/predictions.csv").read_text().splitlines()[1:]]
+    wrong = sorted((max(map(float, values)) for _, _, label, said, *values in lines if label != said), reverse=True)
+    assert [one["confidence"] for one in folder.card["mistakes"]] == wrong[:12]
+    for one in folder.card["mistakes"]:
+        assert one["label"] != one["predicted"]
+        with Image.open(folder.path / one["file"]) as thumbnail:
+            assert max(thumbnail.size) <= 160
 
 
 def test_the_reference_is_of_the_validation_split(trained: Path) -> None:

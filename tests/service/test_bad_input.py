@@ -177,6 +177,36 @@ def test_a_slow_client_is_told_to_hurry(server: Server) -> None:
     assert time.monotonic() - begun < 4
 
 
+@pytest.mark.parametrize("pieces", [[b""], [b"POST /predict HT"], [b"POST /predict HTTP/1.1\r\n", b"X-A: 1\r\n"]])
+def test_a_head_that_does_not_come_holds_no_connection(server: Server, pieces: list[bytes]) -> None:
+    begun = time.monotonic()
+    status, body = talk(server, *pieces, pause=0.5)
+    assert (status, json.loads(body)["error"]["code"]) == (408, "slow_head")
+    assert time.monotonic() - begun < 4
+
+
+def test_a_kept_connection_may_send_its_next_request_late_but_not_slowly(server: Server) -> None:
+    get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(get)
+        assert b" 200 " in connection.recv(4096)
+        time.sleep(2.5)
+        connection.sendall(get)
+        assert b" 200 " in connection.recv(4096)
+        connection.sendall(get[:20])
+        assert b" 408 " in connection.recv(4096)
+
+
+def test_headers_without_end_are_refused(server: Server) -> None:
+    status, body = talk(server, b"GET /livez HTTP/1.1\r\n" + b"X-A: aaaaaaaaaa\r\n" * 10_000)
+    assert (status, json.loads(body)["error"]["code"]) == (431, "long_head")
+
+
+def test_what_is_not_http_is_told_so(server: Server) -> None:
+    status, body = talk(server, b"\x16\x03\x01 hello\r\n\r\n")
+    assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_http")
+
+
 def test_a_connection_closed_half_way_harms_nobody(server: Server, client: httpx.Client) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as connection:

@@ -61,7 +61,8 @@ def test_answers_and_errors_have_the_documented_keys(client: httpx.Client, cat: 
 def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> None:
     folder = Path(__file__).parent.parent.parent / "training/serving"
     source = "".join(
-        (folder / f"{name}.py").read_text() for name in ("errors", "requests", "multipart", "edge", "feedback")
+        (folder / f"{name}.py").read_text()
+        for name in ("errors", "requests", "multipart", "edge", "feedback", "feedback_store")
     )
     codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
     assert len(codes) > 15

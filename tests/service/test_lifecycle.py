@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -28,6 +29,7 @@ TIGHT = {
     "SERVE_TIMEOUT": "2",
     "SERVE_CORS_ORIGINS": '["https://page.example"]',
     "API_KEYS": "first,second",
+    "SERVE_LOG_DIR": "/dev/null/logs",  # cannot be made
 }
 
 
@@ -92,6 +94,24 @@ def test_named_origins_only_may_call_from_a_web_page(tight: Server, server: Serv
     assert "Access-Control-Allow-Origin" not in other.headers
     off = httpx.options(f"{server.url}/predict", headers=asked | {"Origin": "https://page.example"})
     assert off.status_code == 405
+
+
+def test_a_request_log_that_cannot_be_written_costs_no_answer_and_is_told_once(tight: Server, cat: bytes) -> None:
+    with httpx.Client(base_url=tight.url, headers=KEY) as client:
+        answers = [client.post("/predict", files={"image": cat}).raise_for_status().json() for _ in range(3)]
+        time.sleep(0.5)
+        text = client.get("/metrics").raise_for_status().text
+        refused = client.post("/feedback", json={"request_id": answers[0]["request_id"], "label": "cat"})
+    lost = re.search(r"^classifier_request_log_errors_total (\S+)", text, re.MULTILINE)
+    assert lost
+    assert float(lost[1]) >= 3
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_request")
+    assert tight.log.read_text().count("predictions go on unrecorded") == 1
+
+
+def test_feedback_needs_a_key_too(tight: Server) -> None:
+    answer = httpx.post(f"{tight.url}/feedback", json={"request_id": "x", "label": "cat"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_valid_key")
 
 
 def test_a_killed_worker_comes_back(tight: Server, cat: bytes) -> None:

@@ -117,9 +117,12 @@ def test_the_supervisor_and_the_worker_load_neither_torch_nor_mlflow(server: Ser
 def test_a_bento_is_built_with_the_pinned_model_and_without_training_code(own: Path) -> None:
     shutil.copy(Path(__file__).parent.parent.parent / "requirements-serve.lock", own)
     (own / "README.md").write_text("# A copy\n")
+    (own / "models/promotion.json").write_text("{}")
     built = make_bento(own)
     files = {path.relative_to(built / "src").as_posix() for path in (built / "src").rglob("*.py")}
     assert {"service.py", "training/inference.py", "training/serving/engine.py"} <= files
+    assert (built / "src/models/promotion.json").is_file()
+    assert (built / "src/training/serving/ui/index.html").is_file()
     assert not files & {"training/train.py", "training/promote.py"}
     pinned = json.loads((own / "models/champion.json").read_text())["bento_tag"]
     assert pinned in (built / "bento.yaml").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from training.params import Serve
-from training.serving import edge, settings
+from training.serving import edge, logs, settings
 from training.serving.drain import Drain
 from training.serving.edge import Edge, RateLimit
 
@@ -106,3 +108,19 @@ def run(app: ASGIApp, url: str) -> httpx.Response:
             return await asking.post(url)
 
     return asyncio.run(ask())
+
+
+def test_what_is_logged_within_a_request_carries_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(logs.JsonFormatter())
+
+    async def logging_app(scope: Scope, receive: Receive, send: Send) -> None:
+        logging.getLogger("somewhere").warning("within")
+        await ok(scope, receive, send)
+
+    async def ask() -> None:
+        async with client(logging_app) as asking:
+            await asking.post("/predict", headers={"X-Request-ID": "order-17"})
+
+    asyncio.run(ask())
+    line = json.loads(caplog.text)
+    assert (line["message"], line["request_id"]) == ("within", "order-17")

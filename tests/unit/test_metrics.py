@@ -44,6 +44,19 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert metrics.calibration_error(confident(labels, 0.7, flip), labels) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_reliability_tells_every_bin_that_holds_pictures() -> None:
+    labels = np.zeros(10, dtype=np.int64)
+    probs = np.concatenate(
+        [confident(labels[:6], 0.95, np.arange(6) < 1), confident(labels[:4], 0.7, np.arange(4) < 2)]
+    )
+    low, high = metrics.reliability(probs, labels)
+    assert (low["confidence"], low["accuracy"], low["pictures"]) == pytest.approx((0.7, 0.5, 4))
+    assert (high["confidence"], high["accuracy"], high["pictures"]) == pytest.approx((0.95, 5 / 6, 6))
+    assert high["interval"] == list(metrics.accuracy_interval(5, 6))
+    gap = (4 * 0.2 + 6 * (0.95 - 5 / 6)) / 10
+    assert metrics.calibration_error(probs, labels) == pytest.approx(gap)
+
+
 def test_risk_threshold_keeps_the_wrong_answers_out() -> None:
     probs = np.array([[0.99, 0.01], [0.95, 0.05], [0.90, 0.10], [0.60, 0.40]])
     labels = np.array([0, 0, 1, 0])

@@ -71,6 +71,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(tmp_path: Path, key: str, ne
         ("data.rename", ["cat"]),
         ("prepare.test", 1.0),
         ("register.name", "Cats vs dogs"),
+        ("drift.permutations", 1000),
     ],
 )
 def test_a_wrong_value_names_the_key_and_what_was_found(tmp_path: Path, key: str, value: Any) -> None:

@@ -1,9 +1,18 @@
-"""What the READMEs name exists: links, modules, make targets, registry commands, keys of params.yaml."""
+"""What the documents name exists: links and anchors, commands with their options, make targets, keys of params.yaml;
+and every folder has a README that fits a screen."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
+import io
 import re
+import runpy
+import shlex
+import shutil
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,8 +21,18 @@ import yaml
 from training import registry
 
 ROOT = Path(__file__).parent.parent.parent
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]
-PAGES = [path for path in READMES if ".venv" not in path.parts]
+OURS = ("data", "k8s", "monitoring", "tests", "training")  # folders with code, as far as they are there
+PAGES = sorted(
+    path
+    for path in {*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")}
+    if path.relative_to(ROOT).parts[0] in (path.name, ".github", *OURS)
+)
+SCREEN = 80  # lines
+LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
+ELSEWHERE = ("cosign", "curl", "docker", "git", "helm", "kubectl", "openssl")  # a machine may lack these
+SHELL = ("cd", "export", "source", "for", "while")
+TOOL = re.compile(r"[a-z][\w-]*|\.?[\w-]+/[\w./-]+")  # what may stand first in a command
+OPTION = re.compile(r"--[a-z][a-z0-9-]+")
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -22,18 +41,97 @@ def page(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+def prose(text: str) -> str:
+    """Without fenced blocks, in which `#` starts no heading."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ +(.+)$", prose(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path), target
 
 
-def test_commands_exist(page: Path) -> None:
-    text = page.read_text()
-    for module in set(re.findall(r"python -m ((?:data|training)[\w.]*)", text)):
+def commands(text: str) -> list[list[str]]:
+    """The words of every command in shell blocks, indented blocks and inline code that begins with a known tool."""
+    blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"(?:^ {4}\S.*\n)+", text, re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`((?:python -m|make|dvc|bentoml|mlflow) [^`]+)`", prose(text))
+    found = []
+    for line in lines:
+        for part in re.split(r"\s(?:&&|\|\||[|;])\s", line.strip().removeprefix("$ ")):
+            with contextlib.suppress(ValueError):  # a quotation that goes on in the next line is no command
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    del words[0]
+                if words:
+                    found.append(words)
+    return found
+
+
+def modules(text: str) -> list[list[str]]:
+    """Every `python -m` of this project's own, without these two words."""
+    return [words[2:] for words in commands(text) if words[:2] == ["python", "-m"] and words[2].split(".")[0] in OURS]
+
+
+def test_modules_of_commands_exist(page: Path) -> None:
+    named = {words[0] for words in modules(page.read_text())}
+    named |= set(re.findall(rf"python -m ((?:{'|'.join(OURS)})\.[\w.]*\w)", page.read_text()))
+    for module in named:
         assert importlib.util.find_spec(module), module
+
+
+@functools.cache
+def usage(module: str, *words: str) -> str:
+    """What `python -m MODULE WORDS --help` prints."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(sys, "argv", [module, *words, "--help"])
+        patch.chdir(ROOT)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert not end.value.code, module
+    return output.getvalue()
+
+
+def test_options_of_commands_exist(page: Path) -> None:
+    for module, *words in modules(page.read_text()):
+        options = [word.partition("=")[0] for word in words if OPTION.match(word)]
+        if not options:
+            continue
+        known = usage(module)
+        for command in re.findall(r"\{([\w,-]+)\}", known):
+            if words[0] in command.split(","):
+                known += usage(module, words[0])
+        if module == "training.registry":
+            known += usage(module, words[0])
+        assert set(options) <= set(OPTION.findall(known)), f"{module} {' '.join(words)}"
+
+
+def test_tools_of_commands_exist(page: Path) -> None:
+    for first, *words in commands(page.read_text()):
+        if TOOL.fullmatch(first) and first not in (*ELSEWHERE, *SHELL):
+            places = (Path(sys.executable).parent / first, ROOT / first)
+            assert shutil.which(first) or any(place.exists() for place in places), f"{first} {' '.join(words)}"
+
+
+def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+    named = [word for first, *words in commands(page.read_text()) if first == "make" for word in words]
+    assert {word for word in named if re.fullmatch(r"[a-z-]+", word)} <= targets
 
 
 def test_registry_commands_exist(page: Path) -> None:
@@ -44,5 +142,23 @@ def test_registry_commands_exist(page: Path) -> None:
 
 def test_keys_of_params_exist(page: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, key in re.findall(r"`(data|prepare|train|evaluate|export|register|promote)\.(\w+)", page.read_text()):
+    for section, key in re.findall(rf"`({'|'.join(params)})\.(?!py\b)(\w+)", page.read_text()):
         assert key in params[section] or (ROOT / section / f"{key}.py").exists(), f"{section}.{key}"
+
+
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Those that git keeps: what the pipeline makes lies in data/ and models/, and is no code."""
+    for name in re.findall(rf"\b((?:{'|'.join(OURS)})/[\w./-]+\.(?:py|ya?ml|md|zip))\b", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "folder", [*(name for name in OURS if (ROOT / name).is_dir()), "data/sample", "training/serving"]
+)
+def test_every_folder_has_a_readme(folder: str) -> None:
+    assert (ROOT / folder / "README.md").is_file()
+
+
+def test_a_readme_of_a_folder_fits_a_screen(page: Path) -> None:
+    if page.name == "README.md" and page.parent != ROOT and page not in LOOKED_UP:
+        assert len(page.read_text().splitlines()) <= SCREEN

@@ -82,7 +82,7 @@ class Said(BaseModel):
     request_id: str = Field(
         min_length=1, max_length=140, description="of the answer; of a picture of /predict_batch, with its number"
     )
-    label: str = Field(max_length=200, description="a class of the model", examples=["dog"])
+    label: str = Field(description="a class of the model")
 
 
 class Recorded(BaseModel):

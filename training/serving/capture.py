@@ -5,6 +5,7 @@ A thread of its own stores them as `URL/DAY/SHA256.EXTENSION`, through fsspec. W
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -85,7 +86,8 @@ class Captures:
         for folder in store.ls(root, detail=False):
             day = _day(folder)
             if day and day + timedelta(days=1) + self.age <= now:
-                store.rm(folder, recursive=True)
+                with contextlib.suppress(FileNotFoundError):  # another worker does the same
+                    store.rm(folder, recursive=True)
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from training.params import Serve
 from training.serving.answers import Answer, Answers, Error, Health, Recorded, Said
@@ -62,10 +63,11 @@ _REQUEST_ID = {
 }
 
 
-def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
-    """The OpenAPI document of the service."""
+def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool) -> dict[str, Any]:
+    """The OpenAPI document of the service with a model of these classes."""
     models = [(model, "serialization") for model in (Answer, Health, Error, Said, Recorded)]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    schemas["$defs"]["Said"]["properties"]["label"]["enum"] = list(classes)
     components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS}}
     components["responses"] = {str(status): _problem(text) for status, text in PROBLEMS.items()}
     security: list[dict[str, list[str]]] = []
@@ -88,9 +90,10 @@ def document(settings: Serve, version: str, keyed: bool) -> dict[str, Any]:
 
 def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
+    page = "A page to try it is at [/ui](ui). " if settings.ui else ""
     return (
-        f"Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. Every "
-        "answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
+        f"{page}Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. "
+        "Every answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
     )
 
 
@@ -196,12 +199,3 @@ _ANSWERS = {
 async def page(_: Request) -> Response:
     """Swagger UI out of BentoML's package; BentoML's own page loads a tag manager."""
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY})
-
-
-def json_page(values: dict[str, Any]) -> Any:
-    """A Starlette endpoint that answers with `values`."""
-
-    async def answer(_: Request) -> Response:
-        return JSONResponse(values)
-
-    return answer

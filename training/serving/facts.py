@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from training.inference import ModelFolder
 from training.serving import metrics
-from training.serving.feedback import Feedback
+from training.serving.feedback_store import FeedbackStore
 from training.serving.log_files import DRIFT_FILE
 
 log = logging.getLogger("bentoml.facts")
@@ -28,23 +28,27 @@ Values = Sequence[tuple[list[str], float]]  # of the labels, and the value
 class Facts(Collector):
     """Of the model in `folder`, served as `version`; `model` says where it comes from, as /health does."""
 
-    def __init__(self, folder: ModelFolder, model: dict[str, Any], version: str, feedback: Feedback) -> None:
+    def __init__(self, folder: ModelFolder, model: dict[str, Any], version: str, feedback: FeedbackStore) -> None:
         self.folder, self.model, self.version, self.feedback = folder, model, version, feedback
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._complained = False
 
     def text(self) -> str:
-        """In the text format of Prometheus."""
-        metrics.forget_the_dead()
-        return generate_latest(self._registry).decode()
+        """In the text format of Prometheus; empty, with the cause in the log, when they cannot be told."""
+        try:
+            metrics.forget_the_dead()
+            return generate_latest(self._registry).decode()
+        except Exception:  # BentoML would leave the whole scrape without an answer until its timeout
+            log.exception("the facts of the service cannot be told to Prometheus")
+            return ""
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []  # nothing is read before the first scrape
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = {name: self.model[name] or "" for name in ("name", "run_id", "data_hash", "git_commit")}
-        labels |= {"version": self.version, "model_sha256": self.folder.sha256}
+        labels |= {"version": self.version, "model_sha256": self.folder.sha256[:16]}
         yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
         yield from self._card()
         yield from self._accuracy()

@@ -6,6 +6,7 @@ on. What people say of predictions goes to `feedback.jsonl` beside them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,22 +31,23 @@ def request_files(folder: Path, since: float = 0.0) -> list[Path]:
 
 
 class Tail:
-    """Reads on in growing files. A file is known by its inode: one that was renamed meanwhile is not read again."""
+    """Reads on in growing files. A file is known by its inode and its first line: one that was renamed meanwhile is not
+    read again, and one that got the inode of a deleted file is read from its start."""
 
     def __init__(self) -> None:
         self.torn = 0  # lines that are no JSON object, as a kill or a full disk leaves them
         self.unfinished = 0  # times that a last line had no end: torn too, or still being written
-        self._offsets: dict[tuple[int, int], int] = {}
+        self._offsets: dict[tuple[int, int, bytes], int] = {}
 
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
         """The records behind those read before, oldest first; a last line without its end is left for the next time."""
         try:
             file = path.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         with file:
             status = os.fstat(file.fileno())
-            identity = (status.st_dev, status.st_ino)
+            identity = (status.st_dev, status.st_ino, hashlib.sha256(file.readline()).digest())
             offset = self._offsets.get(identity, 0)
             file.seek(offset)
             for line in file:

@@ -1,6 +1,7 @@
 """Writing the request log: one JSON line a prediction, by a thread of its own, and never at the cost of an answer.
 
-A line that cannot be written (full or read-only disk, queue full) is lost and counted; serving goes on.
+A line that cannot be written (full or read-only disk, queue full) is lost and counted; serving goes on. A kill loses
+the lines of the last tenth of a second.
 """
 
 from __future__ import annotations

@@ -62,6 +62,18 @@ def labels(pin: Champion | None) -> dict[str, str]:
     return {"model": pin.bento_tag, "mlflow_version": pin.mlflow_version, "run_id": pin.run_id, "verdict": verdict}
 
 
+def image_labels(pin: Champion | None) -> list[dict[str, str]]:
+    """Labels for the image of the Bento that is being built, as variables with dots in their names.
+
+    Variables are all that BentoML hands on from a service to the template of its image (Dockerfile.j2).
+    """
+    if pin is None or IN_A_BENTO:
+        return []
+    from training import image  # stays outside the Bento
+
+    return [{"name": name, "value": value} for name, value in image.labels(pin).items()]
+
+
 def check(pin: Champion | None) -> None:
     """Refuse to start or to build (BentoMLException) unless the model is whole, is the pinned one, passes its
     self-check, and the registry, where it can be asked, still calls it champion. The registry is not asked in a Bento:

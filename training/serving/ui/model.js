@@ -5,6 +5,10 @@ import * as charts from "./charts.js";
 import { byId, h } from "./dom.js";
 import { called, count, day, either, percent } from "./words.js";
 
+const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", "roc_auc", "calibration_error",
+  "calibration_error_before_temperature", "per_class", "confusion_matrix", "reliability",
+  "reliability_before_temperature", "abstention"]);
+
 start();
 
 async function start() {
@@ -13,7 +17,7 @@ async function start() {
   document.title = `${card.model.name}: the model`;
   document.querySelector("[data-name]").textContent = card.model.name;
   byId("summary").replaceChildren(...summary(card));
-  const panels = [tiles, live, confusion, calibration, classes, mistakes, verdict, lineage, former];
+  const panels = [tiles, live, confusion, calibration, classes, further, mistakes, verdict, lineage, former];
   byId("card").replaceChildren(...panels.map((draw) => draw(card)).filter(Boolean));
   if (location.hash) document.querySelector(location.hash)?.scrollIntoView();
 }
@@ -64,7 +68,7 @@ function table(head, rows, { numbers = [], caption = null, look = "" } = {}) {
       index ? h("td", { class: kind(index) }, cell ?? "") : h("th", { scope: "row", class: kind(0) }, cell)))))));
 }
 
-function tiles({ metrics, abstention, parity }) {
+function tiles({ metrics, abstention }) {
   const measured = metrics.abstention ?? {};
   const rows = [
     ["Accuracy", percent(metrics.accuracy), `95 % interval ${metrics.accuracy_interval.map((share) => percent(share)).join(" to ")}`],
@@ -74,16 +78,21 @@ function tiles({ metrics, abstention, parity }) {
     ["Log-loss", figureOr(metrics.log_loss), "in nats, lower is better"],
     ["Calibration error", shareOr(metrics.calibration_error), `${shareOr(metrics.calibration_error_before_temperature)} before temperature scaling`],
   ];
-  const others = [...tell(metrics.out_of_distribution, "Unfamiliar pictures"), ...tell(metrics.behaviour, "Behaviour")];
-  return h("dl", { class: "tiles" }, [...rows, ...others].filter(([, value]) => value).map(([name, value, note]) =>
+  return h("dl", { class: "tiles" }, rows.filter(([, value]) => value).map(([name, value, note]) =>
     h("div", { class: "tile" }, h("dt", {}, name), h("dd", {}, h("div", { class: "big" }, value), h("div", { class: "small" }, note)))));
 }
 
-/** Numbers that the card may hold beyond the usual ones. */
-function tell(figures, title) {
-  return Object.entries(figures ?? {})
-    .filter(([, value]) => typeof value === "number")
-    .map(([name, value]) => [`${title}: ${name.replaceAll("_", " ")}`, figureOr(value), ""]);
+/** What the card holds beyond the figures that are drawn: behaviour, unfamiliar pictures and whatever comes. */
+function further({ metrics }) {
+  const rows = Object.entries(metrics).filter(([name]) => !DRAWN.has(name)).flatMap(([name, value]) => flat(name, value));
+  return rows.length ? panel("further", "Further figures", "", table(["figure", "measured"], rows, { numbers: [1] })) : null;
+}
+
+/** Numbers of nested objects, each under the names that lead to it. */
+function flat(name, value) {
+  if (typeof value === "number") return [[name.replaceAll("_", " "), Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(4)]];
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return [];
+  return Object.entries(value).flatMap(([key, part]) => flat(`${name}: ${key}`, part));
 }
 
 function shareOr(value) {
@@ -104,7 +113,10 @@ function live({ live: found, metrics }) {
       h("p", { class: "muted" }, "Nobody has told this service yet whether its answers are right: ",
         h("a", { href: "../ui" }, "try it"), " and say so."));
   }
-  const said = { name: count(found.count, "answer people judged", "answers people judged"), value: found.right / found.count, low: found.low, high: found.high };
+  const said = {
+    name: count(found.pictures, "answer people judged", "answers people judged"),
+    value: found.right / found.pictures, low: found.low, high: found.high,
+  };
   return panel("live", "Live accuracy", lead, charts.intervals([promised, said]));
 }
 
@@ -148,7 +160,7 @@ function classes({ metrics }) {
     name, percent(one.precision), percent(one.recall), one.f1.toFixed(3), one.pictures.toLocaleString("en"),
   ]);
   return panel("classes", "Class by class", "Precision: of its answers, how many are right. Recall: of the pictures, how many it finds.",
-    table(["class", "precision", "recall", "F1", "test pictures"], rows, { numbers: [1, 2, 3, 4] }));
+    table(["class", "precision", "recall", "F1", "pictures"], rows, { numbers: [1, 2, 3, 4] }));
 }
 
 function mistakes({ mistakes: found }) {

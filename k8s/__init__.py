@@ -1,0 +1,1 @@
+"""Kubernetes manifests, and the tool that rolls the service out."""

@@ -1,0 +1,164 @@
+"""Roll the service out by digest, test it, and go back by itself when it is not as wanted.
+
+    python k8s/deploy.py --type docker                       the champion's image, on this machine, port 3000
+    python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    by kubectl, in its current context
+    python k8s/deploy.py --type k8s --rollback               back to the image before
+
+Without --image: docker takes the newest local image of the champion, k8s the image in k8s/deployment.yaml. Exit 0 only
+if the wanted version answers; then models/deployments.jsonl has one line more, and after a failure too.
+
+In the environment:
+    DEPLOY_PORT   docker: port on 127.0.0.1 (default 3000)
+    DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
+    DEPLOY_URL    k8s: where the service answers; without it a port is forwarded to one of its pods
+    API_KEYS      and what else tests/smoke/smoke.py reads
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import getpass
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python finds k8s/ alone
+
+from k8s.cluster import Cluster
+from k8s.docker import Docker
+from k8s.manifests import ManifestError
+from k8s.target import (
+    BENTO_LABEL,
+    MODEL_LABEL,
+    Check,
+    DeployError,
+    Image,
+    Lineage,
+    Target,
+    described,
+    lineage_at,
+)
+from training import deployments
+from training.champion import ChampionError
+from training.command import run_command
+from training.deployments import DEPLOYED, DEPLOYMENTS_FILE, Deployment
+from training.table import columns
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOKE = ROOT / "tests/smoke/smoke.py"
+TARGETS: dict[str, type[Cluster] | type[Docker]] = {"docker": Docker, "k8s": Cluster}
+
+
+def checker(tests: bool) -> Check:
+    """What a service must be to be left in place: it serves the image's model and passes the smoke tests (`tests`)."""
+
+    def check(url: str, image: Image) -> Lineage:
+        model = lineage_at(url)
+        wanted = image.labels.get(MODEL_LABEL)
+        if wanted and model.get("bento_tag") != wanted:
+            raise DeployError(f"{url} serves {model.get('bento_tag')}, the image says {wanted}")
+        if (
+            tests
+            and subprocess.run([sys.executable, str(SMOKE), "--url", url, "--fail-on-error"], check=False).returncode
+        ):
+            raise DeployError("the smoke tests failed, see above")
+        return model
+
+    return check
+
+
+def show(title: str, target: Target) -> None:
+    found = target.running()
+    rows = [("what", "image", "model", "state"), *((o.name, short(o.image), o.model, o.state) for o in found)]
+    print(f"\n{title} on {target.name}")
+    print(columns(rows) if found else "nothing", end="\n\n", flush=True)
+
+
+def short(image: str) -> str:
+    """A reference with the first 12 digits of its digest."""
+    name, digest, digits = image.partition("sha256:")
+    return f"{name}{digest}{digits[:12]}"
+
+
+def record(target: Target, image: Image, model: Lineage, result: str) -> None:
+    who = f"{os.environ.get('GITHUB_ACTOR') or getpass.getuser()}@{socket.gethostname()}"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    tag = model.get("bento_tag") or image.labels.get(MODEL_LABEL, "")
+    bento = image.labels.get(BENTO_LABEL, "")
+    version = str(model.get("version") or "")
+    deployments.append(
+        Deployment(now, target.name, bento, tag, image.name, image.digest, version, who, result),
+        ROOT / DEPLOYMENTS_FILE,
+    )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One roll-out from this folder at a time."""
+    descriptor = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DeployError("another deploy.py is at work from this folder: wait for it") from None
+    finally:
+        os.close(descriptor)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, as a cancelled CI job sends it, goes back like Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def deploy(target: Target, image: Image, arguments: argparse.Namespace) -> None:
+    """Roll out, and record how it went."""
+    verb = "rolling back to" if arguments.rollback else "rolling out"
+    print(f"{verb} {image.name} {image.digest}", flush=True)
+    try:
+        model = target.roll_out(image, checker(not arguments.no_tests), arguments.timeout, arguments.rollback)
+    except BaseException as error:
+        record(target, image, {}, f"failed: {str(error) or 'interrupted'}")
+        show("Running after", target)
+        raise
+    record(target, image, model, DEPLOYED)
+    show("Running after", target)
+    print(f"{described(model)} answers")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python k8s/deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--type", required=True, choices=sorted(TARGETS), help="where to")
+    parser.add_argument("--image", metavar="REF", help="what to roll out: a tag (its digest is looked up) or a digest")
+    parser.add_argument(
+        "--no-tests", action="store_true", help="leave the smoke tests out; readiness is still waited for"
+    )
+    parser.add_argument("--rollback", action="store_true", help="return to the previous digest")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to be ready (default 180)")
+    arguments = parser.parse_args()
+    if arguments.rollback and arguments.image:
+        parser.error("--rollback knows its image, --image names another: give one of them")
+    signal.signal(signal.SIGTERM, interrupt)
+    target = TARGETS[arguments.type]()
+    with alone():
+        show("Running before", target)
+        image = target.previous() if arguments.rollback else target.resolve(arguments.image)
+        if arguments.dry_run:
+            print(f"would roll out {image.name} {image.digest}:")
+            print("\n".join(target.rehearse(image)))
+        else:
+            deploy(target, image, arguments)
+
+
+if __name__ == "__main__":
+    run_command(main, (DeployError, ManifestError, ChampionError, OSError))

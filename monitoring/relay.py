@@ -1,0 +1,112 @@
+"""Alertmanager's drift alert starts the retrain workflow: `python -m monitoring.relay`.
+
+GitHub takes a `repository_dispatch` only in its own shape, which no webhook of Alertmanager has; this passes one on as
+the other. It holds the only token that may start the workflow, and takes only requests that carry its own token.
+
+    GITHUB_REPOSITORY   owner/name
+    GITHUB_TOKEN_FILE   file of a fine-grained token for that repository: contents, read and write
+    GITHUB_API_URL      https://api.github.com, unless it is an enterprise server
+    RELAY_TOKEN_FILE    file of what Alertmanager must send as bearer token
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from training.command import run_command
+
+EVENT = "drift"  # `on: repository_dispatch: types:` of .github/workflows/retrain.yml
+TIMEOUT_S = 10.0
+log = logging.getLogger("uvicorn.error")
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Where to pass an alert on, and the tokens of both sides."""
+
+    dispatches: str
+    github_token: str
+    own_token: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Relay:
+        """ValueError names the variable that is missing; OSError the file."""
+        names = ("GITHUB_REPOSITORY", "GITHUB_TOKEN_FILE", "RELAY_TOKEN_FILE")
+        missing = [name for name in names if not environ.get(name)]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} must be set: see python -m monitoring.relay --help")
+        api = environ.get("GITHUB_API_URL", "https://api.github.com").rstrip("/")
+        tokens = (_token(environ[name]) for name in names[1:])
+        return cls(f"{api}/repos/{environ['GITHUB_REPOSITORY']}/dispatches", *tokens)
+
+    async def retrain(self, request: Request) -> Response:
+        """202: passed on. 204: the alert is over. 502: GitHub did not take it, Alertmanager tries again."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self.own_token.encode()):
+            return PlainTextResponse("wrong token\n", 401)
+        try:
+            found = payload(await request.json())
+        except (ValueError, KeyError, TypeError) as error:
+            return PlainTextResponse(f"not a notification of Alertmanager: {error!r}\n", 400)
+        return await self._dispatch(found) if found else Response(status_code=204)
+
+    async def _dispatch(self, found: dict[str, str]) -> Response:
+        headers = {"Authorization": f"Bearer {self.github_token}", "Accept": "application/vnd.github+json"}
+        try:
+            async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=headers) as client:
+                body = {"event_type": EVENT, "client_payload": found}
+                (await client.post(self.dispatches, json=body)).raise_for_status()
+        except httpx.HTTPError as error:
+            log.error("%s did not start the retrain workflow: %s", self.dispatches, error)
+            return PlainTextResponse(f"GitHub did not take it: {error}\n", 502)
+        log.info("retrain workflow started for version %s", found["version"])
+        return PlainTextResponse("started\n", 202)
+
+    def app(self) -> Starlette:
+        return Starlette(routes=[Route("/retrain", self.retrain, methods=["POST"])])
+
+
+def payload(notification: dict[str, Any]) -> dict[str, str] | None:
+    """What the workflow is told of the first alert that fires; None when none does."""
+    firing = [alert for alert in notification["alerts"] if alert["status"] == "firing"]
+    if not firing:
+        return None
+    first = firing[0]
+    return {
+        "version": first["labels"]["version"],
+        "since": first["startsAt"],
+        "reason": first["annotations"]["summary"],
+    }
+
+
+def _token(path: str) -> str:
+    token = Path(path).read_text().strip()
+    if not token:
+        raise ValueError(f"{path} holds no token")
+    return token
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=9095, help="default: %(default)s")
+    arguments = parser.parse_args()
+    uvicorn.run(Relay.from_environment().app(), host=arguments.host, port=arguments.port, access_log=False)
+
+
+if __name__ == "__main__":
+    run_command(main, (OSError, ValueError))

@@ -1,0 +1,280 @@
+"""Benchmarks of the service on this machine, as ratios of what is measured side by side in one run.
+
+    python -m tests.load.bench compare     the machine's limit, this service and its peers, round by round (make bench)
+    python -m tests.load.bench overload    60 s at concurrency 64, then more than may wait
+    python -m tests.load.bench soak        10 minutes at 80 % of the throughput
+    python -m tests.load.bench framework   processor time a request costs beside decoding and the network
+
+Every server has the same weights and is asked once beforehand whether it answers the same. It runs alone, with the
+generator in a process of its own; the limit is measured before and after each server, and a ratio refers to those two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tests.load import limit
+from tests.load.generator import Load, send
+from tests.load.pictures import pictures
+from tests.load.servers import MODEL, OURS, PEERS, BenchError, Kind, Running, running
+from training.command import run_command
+from training.inference import Classifier, ModelFolder, usable_cores
+
+RESULTS = Path(__file__).parent / "results"
+SAME = 2e-3  # largest difference in probability that counts as the same answer: batches change the rounding
+CONCURRENCIES = (1, 8, 32, 64)
+WARM_UP_S = 2.0
+
+Row = dict[str, Any]
+
+
+def measure(server: Running, requests: tuple[bytes, ...], concurrency: int, seconds: float, **how: Any) -> Row:
+    """One load on one running server."""
+    cpu = server.cpu_seconds()
+    outcome = send(Load(server.port, requests, concurrency, seconds, **how))
+    answered = max(1, outcome.answered)
+    return {
+        "concurrency": concurrency,
+        "throughput": outcome.throughput,
+        "p50_ms": outcome.milliseconds(0.5),
+        "p95_ms": outcome.milliseconds(0.95),
+        "p99_ms": outcome.milliseconds(0.99),
+        "answered": outcome.answered,
+        "errors": outcome.errors,
+        "statuses": {str(status): count for status, count in sorted(outcome.statuses.items())},
+        "cpu_ms": (server.cpu_seconds() - cpu) / answered * 1000,
+        "generator_cpu_ms": outcome.cpu_seconds / answered * 1000,
+    }
+
+
+def prove_same(server: Running, expected: Sequence[float], picture: bytes) -> None:
+    """BenchError when the server does not answer as the model does."""
+    found = server.ask(picture)
+    if not np.allclose(found, expected, atol=SAME):
+        raise BenchError(f"{server.kind.name} answers {found}, the model {list(expected)}: run `make pipeline` first")
+
+
+def one_round(kinds: Sequence[Kind], sent: tuple[bytes, ...], seconds: float) -> Iterator[Row]:
+    """Every server once, between two looks at the limit."""
+    expected = Classifier(ModelFolder.open(MODEL)).predict_bytes([sent[0]])[0].tolist()
+    before = limit.throughput(MODEL, sent, seconds)
+    for kind in kinds:
+        requests = tuple(kind.request(picture) for picture in sent)
+        with running(kind, sent[0]) as server:
+            prove_same(server, expected, sent[0])
+            send(Load(server.port, requests, 8, WARM_UP_S))
+            rows = [measure(server, requests, concurrency, seconds) for concurrency in CONCURRENCIES]
+            facts = {"server": kind.name, "start_s": server.start_seconds, "memory_mb": server.megabytes()}
+        after = limit.throughput(MODEL, sent, seconds)
+        for row in rows:
+            yield facts | row | {"ratio": row["throughput"] / ((before + after) / 2), "limit": (before + after) / 2}
+        before = after
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Rounds over all servers; medians to results/compare.json and a plot."""
+    sent = pictures()
+    kinds = [kind for kind in (OURS, *PEERS) if not arguments.only or kind.name in (OURS.name, *arguments.only)]
+    rows: list[Row] = []
+    with tqdm(total=arguments.rounds * len(kinds) * len(CONCURRENCIES), unit="load") as bar:
+        for number in range(arguments.rounds):
+            turned = [*kinds[number % len(kinds) :], *kinds[: number % len(kinds)]]  # nobody always follows the same
+            for row in one_round(turned, sent, arguments.seconds):
+                rows.append(row | {"round": number})
+                bar.update()
+    lone = [limit.lone_milliseconds(MODEL, sent, arguments.seconds) for _ in range(arguments.rounds)]
+    found = medians(rows) | {"machine": machine(), "lone_ms": statistics.median(lone), "rounds": arguments.rounds}
+    write(arguments.out / "compare.json", found)
+    plot(found, arguments.out / "compare.png")
+    print(table(found))
+
+
+def medians(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows of all rounds -> the median of every figure for each server and concurrency."""
+    grouped: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row["server"], row["concurrency"]].append(row)
+    figures = (
+        "ratio",
+        "throughput",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "cpu_ms",
+        "generator_cpu_ms",
+        "memory_mb",
+        "start_s",
+    )
+    found = [
+        {"server": server, "concurrency": concurrency, "errors": sum(row["errors"] for row in group)}
+        | {figure: statistics.median(row[figure] for row in group) for figure in figures}
+        | {"ratio_range": [min(row["ratio"] for row in group), max(row["ratio"] for row in group)]}
+        for (server, concurrency), group in grouped.items()
+    ]
+    return {"servers": found, "limit": statistics.median(row["limit"] for row in rows)}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The medians as a table in Markdown."""
+    lines = [
+        f"Limit {found['limit']:.0f} pictures/s; one picture after another {found['lone_ms']:.1f} ms; "
+        f"{found['rounds']} rounds; {found['machine']}",
+        "",
+        "| server | ratio to the limit at 1 / 8 / 32 / 64 | p50, p99 at 1 (ms) | p50, p99 at 32 (ms) | errors "
+        "| CPU a request at 8 (ms) | generator | memory (MB) | start (s) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row["server"] for row in found["servers"]):
+        at = {row["concurrency"]: row for row in found["servers"] if row["server"] == name}
+        ratios = " / ".join(f"{at[concurrency]['ratio']:.2f}" for concurrency in CONCURRENCIES)
+        times = [f"{at[concurrency]['p50_ms']:.0f}, {at[concurrency]['p99_ms']:.0f}" for concurrency in (1, 32)]
+        cells = [name, ratios, *times, str(sum(row["errors"] for row in at.values())), f"{at[8]['cpu_ms']:.1f}"]
+        cells += [f"{at[8]['generator_cpu_ms']:.2f}", f"{at[64]['memory_mb']:.0f}", f"{at[8]['start_s']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Ratio to the limit by concurrency, a line for each server."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for name in dict.fromkeys(row["server"] for row in found["servers"]):
+        own = [row for row in found["servers"] if row["server"] == name]
+        wide = 3 if name == OURS.name else 1.5
+        places = range(len(own))
+        axes.plot(places, [row["ratio"] for row in own], marker="o", linewidth=wide, label=name)
+    axes.axhline(1, color="grey", linestyle="--", label="limit: no server, tight loop")
+    axes.set_xticks(range(len(CONCURRENCIES)), [str(one) for one in CONCURRENCIES])
+    axes.set(xlabel="concurrent clients", ylabel="throughput, share of the limit", ylim=(0, None))
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=110)
+
+
+def overload(arguments: argparse.Namespace) -> None:
+    """A minute at 64, then more clients than pictures may wait: some wait as they are told, some come back at once."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    with running(OURS, sent[0]) as server:
+        send(Load(server.port, requests, 8, WARM_UP_S))
+        found = {"at_64": measure(server, requests, 64, arguments.seconds)}
+        found["beyond, patient"] = measure(server, requests, arguments.clients, arguments.seconds)
+        found["beyond, impatient"] = measure(server, requests, arguments.clients, arguments.seconds, obeys=False)
+    for row in found.values():
+        row["p99_to_64"] = row["p99_ms"] / found["at_64"]["p99_ms"]
+    report(arguments.out / "overload.json", found)
+
+
+def soak(arguments: argparse.Namespace) -> None:
+    """A steady rate of 80 % of the throughput; memory of the warm service at the start and at the end."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    with running(OURS, sent[0]) as server:
+        most = measure(server, requests, 8, 20)["throughput"]
+        how = {"rate": 0.8 * most}
+        measure(server, requests, 32, 60, **how)
+        memory = [server.megabytes()]
+        parts = []
+        for _ in tqdm(range(arguments.minutes), "soak", unit="min"):
+            parts.append(measure(server, requests, 32, 60, **how))
+            memory.append(server.megabytes())
+    found = {
+        "rate": how["rate"],
+        "answered": sum(part["answered"] for part in parts),
+        "errors": sum(part["errors"] for part in parts),
+        "p99_ms": [round(part["p99_ms"]) for part in parts],
+        "memory_mb": [round(each, 1) for each in memory],
+        "growth": max(memory) / memory[0] - 1,
+    }
+    report(arguments.out / "soak.json", {"soak": found})
+
+
+def framework(arguments: argparse.Namespace) -> None:
+    """What a request costs with a network that does next to nothing, less what that costs without a server."""
+    from tests.tiny import tiny_model_folder, tiny_picture
+
+    sent = (tiny_picture(0, 1), tiny_picture(1, 1))
+    with tempfile.TemporaryDirectory() as place:
+        folder = tiny_model_folder(Path(place) / "model")
+        alone = _cpu_ms(folder, sent)
+        requests = tuple(OURS.request(picture) for picture in sent)
+        with running(OURS, sent[0], MODEL_PATH=str(folder.path)) as server:
+            send(Load(server.port, requests, 8, WARM_UP_S))
+            rows = [measure(server, requests, 8, arguments.seconds) for _ in range(arguments.rounds)]
+    cost = statistics.median(row["cpu_ms"] for row in rows)
+    throughput = statistics.median(row["throughput"] for row in rows)
+    found = {"cpu_ms": cost, "without_server_ms": alone, "framework_ms": cost - alone, "throughput": throughput}
+    report(arguments.out / "framework.json", {"framework": found})
+
+
+def _cpu_ms(folder: ModelFolder, sent: Sequence[bytes], repetitions: int = 2000) -> float:
+    classifier = Classifier(folder)
+    begun = time.process_time()
+    for number in range(repetitions):
+        classifier.predict_bytes([sent[number % len(sent)]])
+    return (time.process_time() - begun) / repetitions * 1000
+
+
+def report(path: Path, found: dict[str, Any]) -> None:
+    write(path, found | {"machine": machine()})
+    for name, row in found.items():
+        figures = {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}
+        print(f"{name}: {json.dumps(figures)}")
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def machine() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{usable_cores()} cores, {names[0] if names else platform.machine()}"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "python -m tests.load.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    for command, seconds, rounds in ((compare, 5.0, 5), (overload, 60.0, 1), (soak, 60.0, 1), (framework, 10.0, 3)):
+        one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
+        one.set_defaults(command=command)
+        if command is soak:
+            one.add_argument("--minutes", type=int, default=10)
+            continue
+        one.add_argument("--seconds", type=float, default=seconds, help="of every load")
+        if command is overload:
+            one.add_argument("--clients", type=int, default=256, help="more than serve.max_waiting")
+            continue
+        one.add_argument("--rounds", type=int, default=rounds)
+        if command is compare:
+            one.add_argument("--only", nargs="*", choices=[kind.name for kind in PEERS], help="peers; default all")
+    return made
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    arguments.command(arguments)
+
+
+if __name__ == "__main__":
+    run_command(main, (BenchError,))

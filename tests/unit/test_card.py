@@ -1,0 +1,53 @@
+"""The model card as a document: it says what the card of the model folder says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_model_folder
+from training import card
+
+ROOT = Path(__file__).parent.parent.parent
+FIGURES = json.loads((ROOT / "model_performance.json").read_text())
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["card", *words])
+    card.main()
+
+
+def test_the_document_holds_figures_and_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | {"behaviour": {"flip": 0.987}})
+    run(monkeypatch, str(folder.path))
+    text = capsys.readouterr().out
+    low, high = FIGURES["accuracy_interval"]
+    assert f"| accuracy | {FIGURES['accuracy']:.4f} | 95 % interval (Wilson) {low:.4f} to {high:.4f} |" in text
+    assert f"| is cat | {' | '.join(str(value) for value in FIGURES['confusion_matrix'][0])} |" in text
+    assert "| behaviour.flip | 0.987 |" in text
+    assert folder.sha256 in text
+    assert all(folder.card["lineage"][key] in text for key in ("git_commit", "data_hash", "test_hash", "params_hash"))
+    run(monkeypatch, str(folder.path), "--out", str(tmp_path / "card.md"))
+    assert (tmp_path / "card.md").read_text() == text
+
+
+def test_a_class_may_be_called_anything(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model", ("a|b", "c"))
+    one = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "pictures": 1}
+    metrics = FIGURES | {"per_class": {"a|b": one, "c": one}}
+    assert r"| is a\|b |" in card.document(folder.card | {"metrics": metrics}, folder.sha256)
+
+
+def test_the_card_in_the_repository_is_of_the_model_that_the_pipeline_makes() -> None:
+    text = (ROOT / "training/MODEL_CARD.md").read_text()
+    for name in ("accuracy", "log_loss", "roc_auc", "calibration_error"):
+        assert f"| {FIGURES[name]:.4f} |" in text, f"{name}: python -m training.card --out training/MODEL_CARD.md"
+    assert re.findall(r"^\| is \w+ \| (.+) \|$", text, re.MULTILINE) == [
+        " | ".join(str(value) for value in row) for row in FIGURES["confusion_matrix"]
+    ]

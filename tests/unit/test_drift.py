@@ -1,0 +1,201 @@
+"""The drift check on a real request log of a tiny model: what it finds, writes, says, and how it ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitoring import drift, served
+from tests.tiny import SOURCE, tiny_model_folder, tiny_picture
+from training.champion import Champion, write
+from training.inference import Classifier, ModelFolder
+from training.preprocess import load
+from training.properties import measure
+from training.reference import Reference
+from training.serving import startup
+
+QUICK = ("--permutations", "1999", "--min-pictures", "30")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return tiny_model_folder(tmp_path_factory.mktemp("drift") / "model")
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(SOURCE)
+
+
+def record(model: ModelFolder, pixels: np.ndarray, number: int, age: timedelta) -> dict[str, Any]:
+    """A line of the request log, as the service writes it."""
+    known = Reference.load(model.path)
+    assert known is not None
+    probabilities, embedding = Classifier(model).run(pixels[None], ("probabilities", "embedding"))
+    sketch = known.sketch(embedding)[0].astype("<f2")
+    return {
+        "time": (datetime.now(UTC) - age).isoformat(timespec="milliseconds"),
+        "request_id": f"request-{number}",
+        "name": "cats-vs-dogs",
+        "version": "3",
+        "model_sha256": model.sha256[:16],
+        "predicted": model.classes[int(probabilities.argmax())],
+        "confidence": float(probabilities.max()),
+        "total_ms": 12.5,
+        "picture_sha256": f"{hash((number, pixels.tobytes())) % 16**16:016x}" * 4,
+        "properties": measure(pixels, 40, 40),
+        "sketch": base64.b64encode(sketch.tobytes()).decode(),
+    }
+
+
+def records(
+    model: ModelFolder, count: int, *, dark: float = 1.0, first: int = 0, hours: float = 1
+) -> list[dict[str, Any]]:
+    pictures = [
+        load(tiny_picture(number % 2, 9000 + number), model.preprocessing) for number in range(first, first + count)
+    ]
+    pixels = [(picture * dark).astype(np.uint8) for picture in pictures]
+    return [record(model, each, first + number, timedelta(hours=hours)) for number, each in enumerate(pixels)]
+
+
+def log(folder: Path, lines: Sequence[dict[str, Any]], process: int = 7) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"requests-{process}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def run(model: ModelFolder, folder: Path, *words: str) -> int:
+    """The exit code of `check`."""
+    try:
+        drift.main(["check", "--model", str(model.path), "--log-dir", str(folder), *QUICK, *words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def found(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "drift.json").read_text())
+    return values
+
+
+def test_familiar_pictures_do_not_alarm(model: ModelFolder, tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", records(model, 60))
+    assert run(model, folder) == 0
+    values = found(folder)
+    assert (values["alarm"], values["pictures"], values["version"]) == (False, 60, f"sha256:{model.sha256[:16]}")
+    assert [test["property"] for test in values["tests"]][-3:] == ["confidence", "embedding", "labels"]
+    assert datetime.now(UTC) - datetime.fromisoformat(values["time"]) < timedelta(minutes=1)
+
+
+def test_dark_pictures_alarm(model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = log(tmp_path / "logs", records(model, 60, dark=0.5))
+    assert run(model, folder, "--report", str(tmp_path / "page.html"), "--json", str(tmp_path / "found.json")) == 3
+    values = found(folder)
+    named = [test["property"] for test in values["tests"] if test["alarm"]]
+    assert values["alarm"] and {"brightness", "embedding"} <= set(named)
+    assert "labels" not in named and "aspect" not in named
+    assert f"drift: {', '.join(named)}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text()) == values
+    page = (tmp_path / "page.html").read_text()
+    assert "Drift: brightness" in page and page.count('src="data:image/png;base64,') == 1
+    assert run(model, folder, "--exit-zero") == 0
+
+
+def test_too_few_pictures_are_told(model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = records(model, 25)
+    folder = log(tmp_path / "logs", [*lines, *lines])
+    assert run(model, folder, "--report", str(tmp_path / "page.html")) == 4
+    assert "25 pictures of 50 predictions, too few to tell" in capsys.readouterr().out
+    assert found(folder) | {"time": None} == found(folder) | {
+        "time": None,
+        "alarm": False,
+        "tests": [],
+        "predictions": 50,
+    }
+    assert "Too few pictures" in (tmp_path / "page.html").read_text()
+
+
+def test_only_the_window_and_the_model_count(model: ModelFolder, tmp_path: Path) -> None:
+    old = records(model, 40, dark=0.5, first=100, hours=30)
+    other = [line | {"model_sha256": "0" * 16} for line in records(model, 40, dark=0.5, first=200)]
+    folder = log(tmp_path / "logs", [*old, *other, *records(model, 40)])
+    assert run(model, folder) == 0
+    assert found(folder)["predictions"] == 40
+    assert run(model, folder, "--window", "2d") == 3
+
+
+def test_each_pod_has_a_folder_and_gets_the_finding(model: ModelFolder, tmp_path: Path) -> None:
+    for number, name in enumerate(("classifier-a", "classifier-b")):
+        log(tmp_path / "logs" / name, records(model, 30, first=100 * number))
+    (tmp_path / "logs/captured").mkdir()
+    assert run(model, tmp_path / "logs") == 0
+    assert found(tmp_path / "logs")["pictures"] == 60
+    assert found(tmp_path / "logs/classifier-b") == found(tmp_path / "logs")
+    assert not (tmp_path / "logs/captured/drift.json").exists()
+
+
+def test_of_many_pictures_a_bounded_draw_without_repetition() -> None:
+    lines = [{"sketch": "", "picture_sha256": f"{number % 700:064x}"} for number in range(5000)]
+    drawn = drift.Window.draw(lines, 100)
+    assert drawn.predictions == 5000
+    assert [int(line["picture_sha256"], 16) for line in drawn.records] == list(range(100))
+
+
+def test_an_error_leaves_the_last_finding_alone(model: ModelFolder, tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", records(model, 40))
+    assert run(model, folder) == 0
+    before = found(folder)
+    (tmp_path / "old").mkdir()
+    bare = tiny_model_folder(tmp_path / "old/model", reference=False)
+    with pytest.raises(drift.DriftError, match="has no reference: train a new version"):
+        run(bare, folder)
+    with pytest.raises(drift.DriftError, match=r"nowhere is missing: .* --log-dir"):
+        run(model, tmp_path / "nowhere")
+    assert found(folder) == before
+
+
+@pytest.mark.parametrize("word", ["24", "0h", "-3h", "h", "1w"])
+def test_a_wrong_window_is_wrong_usage(model: ModelFolder, tmp_path: Path, word: str) -> None:
+    assert run(model, tmp_path, f"--window={word}") == 2
+
+
+def test_the_served_model_is_the_pinned_one_also_in_a_bento(
+    model: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pin = Champion("cats-vs-dogs", "cats-vs-dogs:0123456789abcdef", "3", "a" * 32, model.sha256)
+    write(pin, tmp_path / "src/models/champion.json")
+    (tmp_path / "models/cats-vs-dogs").mkdir(parents=True)
+    (tmp_path / "models/cats-vs-dogs/0123456789abcdef").symlink_to(model.path)
+    monkeypatch.delenv("MODEL_PATH", raising=False)
+    monkeypatch.setattr(startup, "IN_A_BENTO", True)
+    monkeypatch.setattr(startup, "ROOT", tmp_path / "src")
+    monkeypatch.setattr(startup, "pinned", lambda: pin)
+    here = served.find()
+    assert (here.version, here.folder.sha256) == ("3", model.sha256)
+    monkeypatch.setattr(startup, "pinned", lambda: None)
+    monkeypatch.setenv("MODEL_PATH", str(model.path))
+    assert served.find().version == f"sha256:{model.sha256[:16]}"
+
+
+def test_the_simulation_prints_the_table(
+    model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, name in enumerate(("cats", "dogs")):
+        (tmp_path / name).mkdir()
+        for number in range(40):
+            picture = tiny_picture(label, 3000 + number)
+            (tmp_path / f"{name}/{number}.png").write_bytes(picture)
+    words = ["simulate", "--model", str(model.path), "--pictures", str(tmp_path), "--size", "30", *QUICK]
+    drift.main([*words, "--windows", "10", "--shifted-windows", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = {cells[1].strip(): cells[3].strip() for line in lines[2:] for cells in [line.split("|")]}
+    assert int(rows["none; reference and window drawn anew"].split()[0]) <= 2
+    for name in ("blurred: Gaussian, sigma 2 pixels", "only cat", "only drawings", "only noise"):
+        assert rows[name] == "2 of 2"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from monitoring.relay import Relay, payload
+from tests.receiver import Receiver
+
+ALERT = {
+    "status": "firing",
+    "labels": {"alertname": "DriftDetected", "version": "3"},
+    "annotations": {"summary": "The pictures changed", "runbook_url": "monitoring/README.md#driftdetected"},
+    "startsAt": "2026-01-01T00:00:00Z",
+}
+OVER = ALERT | {"status": "resolved"}
+BEARER = {"Authorization": "Bearer own"}
+
+
+@pytest.fixture
+def github() -> Iterator[Receiver]:
+    github = Receiver(204)
+    yield github
+    github.stop()
+
+
+@pytest.fixture
+def environment(tmp_path: Path, github: Receiver) -> dict[str, str]:
+    (tmp_path / "github").write_text("theirs\n")
+    (tmp_path / "own").write_text("own\n")
+    return {
+        "GITHUB_REPOSITORY": "owner/name",
+        "GITHUB_API_URL": github.url,
+        "GITHUB_TOKEN_FILE": str(tmp_path / "github"),
+        "RELAY_TOKEN_FILE": str(tmp_path / "own"),
+    }
+
+
+@pytest.fixture
+def relay(environment: dict[str, str]) -> Relay:
+    return Relay.from_environment(environment)
+
+
+def post(relay: Relay, alerts: list[Any] | None = None, **request: Any) -> int:
+    """The status that Alertmanager gets."""
+
+    async def talk() -> int:
+        transport = httpx.ASGITransport(relay.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+            return (
+                await client.post("/retrain", **({"json": {"alerts": alerts}, "headers": BEARER} | request))
+            ).status_code
+
+    return asyncio.run(talk())
+
+
+def test_a_firing_alert_starts_the_workflow(relay: Relay, github: Receiver) -> None:
+    assert post(relay, [OVER, ALERT]) == 202
+    told = {"version": "3", "since": "2026-01-01T00:00:00Z", "reason": "The pictures changed"}
+    [dispatch] = github.posts
+    assert dispatch.path == "/repos/owner/name/dispatches"
+    assert dispatch.body == {"event_type": "drift", "client_payload": told}
+    assert dispatch.headers["Authorization"] == "Bearer theirs"
+
+
+def test_an_alert_that_is_over_starts_nothing(relay: Relay, github: Receiver) -> None:
+    assert post(relay, [OVER]) == 204
+    assert github.posts == []
+    assert payload({"alerts": []}) is None
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer ö".encode()}])
+def test_a_wrong_token_starts_nothing(relay: Relay, github: Receiver, headers: dict[str, str]) -> None:
+    assert post(relay, [ALERT], headers=headers) == 401
+    assert github.posts == []
+
+
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b"{}", b'{"alerts": [{}]}', b'{"alerts": [{"status": "firing"}]}'])
+def test_what_is_no_notification_is_refused(relay: Relay, github: Receiver, body: bytes) -> None:
+    assert post(relay, json=None, content=body) == 400
+    assert github.posts == []
+
+
+def test_alertmanager_tries_again_when_github_refuses_or_is_gone(relay: Relay, github: Receiver) -> None:
+    github.status = 403
+    assert post(relay, [ALERT]) == 502
+    github.stop()
+    assert post(relay, [ALERT]) == 502
+
+
+def test_what_is_missing_in_the_environment_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    del environment["GITHUB_REPOSITORY"]
+    with pytest.raises(ValueError, match="GITHUB_REPOSITORY must be set"):
+        Relay.from_environment(environment)
+    environment["GITHUB_REPOSITORY"] = "owner/name"
+    (tmp_path / "own").write_text("\n")
+    with pytest.raises(ValueError, match="own holds no token"):
+        Relay.from_environment(environment)

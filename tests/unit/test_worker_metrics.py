@@ -1,0 +1,95 @@
+"""Metrics of several workers, as Prometheus sees them, while workers are killed: real processes, a real scrape."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
+
+from training.serving import metrics
+
+ROOT = Path(__file__).parent.parent.parent
+WORKERS = 8
+WORKER = """
+import sys
+from training.serving import metrics
+metrics.WAITING_LIMIT.set(128)
+metrics.WAITING.set(5)
+while sys.stdin.readline():
+    for number in range(50):
+        metrics.PREDICTIONS.labels("cat", "3").inc()
+        metrics.CONFIDENCE.labels("3").observe(number / 50)
+        metrics.DECODE.observe(0.002)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(WORKERS)
+    ]
+    yield started
+    for worker in started:
+        worker.kill()
+        worker.communicate()
+
+
+def work(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdin
+    assert worker.stdout
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    assert worker.stdout.readline() == "done\n"
+
+
+def scrape(folder: Path) -> dict[str, float]:
+    """Every sample by its name and labels, as any worker answers /metrics."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {f"{each.name}{each.labels}": each.value for family in families for each in family.samples}
+
+
+def growing(samples: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in samples.items() if "waiting" not in name}
+
+
+def test_counters_never_go_backwards_when_workers_are_killed(
+    workers: list[subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for worker in workers:
+        work(worker)
+    before = scrape(tmp_path)
+    predictions = "classifier_predictions_total{'label': 'cat', 'version': '3'}"
+    assert before[predictions] == before["classifier_decode_seconds_count{}"] == 50 * WORKERS
+    assert before["classifier_waiting_limit{}"] == 128 * WORKERS
+    for number, worker in enumerate(workers[:3]):
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        work(workers[-1])
+        metrics.forget_the_dead()
+        after = scrape(tmp_path)
+        assert all(after[name] >= value for name, value in growing(before).items())
+        assert after[predictions] == 50 * (WORKERS + number + 1)
+        assert after["classifier_waiting_limit{}"] == 128 * (WORKERS - number - 1)
+        assert after["classifier_waiting_pictures{}"] == 5 * (WORKERS - number - 1)
+        before = after

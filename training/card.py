@@ -1,0 +1,153 @@
+"""The model card as a document to read (Mitchell et al. 2019): models/model/model_card.json as Markdown.
+
+python -m training.card                                  # of the model that the pipeline made last, on stdout
+python -m training.card --out training/MODEL_CARD.md     # the one in the repository, of the embedded sample
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.champion import replace_text
+from training.command import run_command
+from training.inference import MODEL_FOLDER, ModelFolder, ModelFolderError
+from training.register import NotReadyError, flat, open_candidate
+
+TOLD = {  # figures that have a place of their own in the document
+    "pictures",
+    "accuracy",
+    "accuracy_interval",
+    "log_loss",
+    "roc_auc",
+    "calibration_error",
+    "calibration_error_before_temperature",
+    "per_class",
+    "confusion_matrix",
+    "reliability",
+    "reliability_before_temperature",
+    "abstention",
+}
+
+
+def document(card: dict[str, Any], sha256: str) -> str:
+    """The whole document. Every figure is of the test split, which neither training nor calibration has seen."""
+    parts = [_head(card, sha256), _use(card), _data(card), _figures(card["metrics"]), _limits(card)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _head(card: dict[str, Any], sha256: str) -> str:
+    lineage = card["lineage"]
+    rows = [
+        ("architecture", card["architecture"]),
+        ("classes", ", ".join(card["classes"])),
+        ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, the middle square"),
+        ("made", lineage["created"]),
+        ("code", f"`{lineage['git_commit']}`{' with changes beside it' if lineage['git_dirty'] else ''}"),
+        ("parameters", f"`{lineage['params_hash']}`, seed {lineage['seed']}"),
+        ("identity", f"SHA-256 of model.onnx: `{sha256}`"),
+        ("licence", "MIT"),
+    ]
+    return f"# Model card: {card['name']}\n\n{_table(('', ''), rows)}"
+
+
+def _use(card: dict[str, Any]) -> str:
+    abstention = card["abstention"]
+    return f"""## Use
+
+Says which of its classes a photograph shows. Every picture gets one of them, or "not sure": when the calibrated
+confidence is below {abstention["confidence_threshold"]:.4f} (on the validation split, at most \
+{abstention["risk"]:.0%} of the answers above it are wrong), or when
+the picture is unlike those it learnt from.
+
+Not for: pictures of anything else (nothing promises that they are called unfamiliar), several classes in one picture,
+decisions about people, or any use in which a wrong label does harm and nobody looks again.
+"""
+
+
+def _data(card: dict[str, Any]) -> str:
+    lineage, data = card["lineage"], card["params"]["data"]
+    rows = [
+        ("source", f"`data.source: {data['source']}`" if "source" in data else "not recorded"),
+        ("pictures", f"manifest `{lineage['data_hash']}`"),
+        ("test split", f"{card['metrics']['pictures']} pictures, `{lineage['test_hash']}`"),
+    ]
+    told = "The embedded sample has a data card, `data/sample/README.md`. Near duplicates never straddle splits."
+    return f"## Data\n\n{_table(('', ''), rows)}\n{told}\n"
+
+
+def _figures(metrics: dict[str, Any]) -> str:
+    low, high = metrics["accuracy_interval"]
+    given = metrics["abstention"]
+    main = [
+        ("accuracy", f"{metrics['accuracy']:.4f}", f"95 % interval (Wilson) {low:.4f} to {high:.4f}"),
+        ("log-loss", f"{metrics['log_loss']:.4f}", "nats"),
+        ("ROC-AUC", f"{metrics['roc_auc']:.4f}", "one class against the rest, averaged"),
+        (
+            "calibration error",
+            f"{metrics['calibration_error']:.4f}",
+            f"15 bins; {metrics['calibration_error_before_temperature']:.4f} before temperature scaling",
+        ),
+        ("answered", f"{given['answered']:.4f}", 'the rest is "not sure"'),
+        ("accuracy of the answers", f"{given['accuracy_of_answers']:.4f}", 'without "not sure"'),
+    ]
+    classes = [
+        (name, *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["pictures"]))
+        for name, one in metrics["per_class"].items()
+    ]
+    names = list(metrics["per_class"])
+    matrix = [
+        (f"is {name}", *(str(value) for value in row))
+        for name, row in zip(names, metrics["confusion_matrix"], strict=True)
+    ]
+    further = [
+        (key, f"{value:.4g}")
+        for key, value in flat({key: value for key, value in metrics.items() if key not in TOLD}).items()
+        if isinstance(value, int | float)
+    ]
+    parts = [
+        "## Figures\n",
+        _table(("measured on the test split", "", ""), main),
+        _table(("class", "precision", "recall", "F1", "pictures"), classes),
+        _table(("", *(f"says {name}" for name in names)), matrix),
+    ]
+    return "\n".join([*parts, _table(("further", ""), further)] if further else parts)
+
+
+def _limits(card: dict[str, Any]) -> str:
+    parity = card["parity"]
+    return f"""## Limits
+
+- The figures hold for pictures like those of the test split. Live accuracy from feedback, and drift checks, say whether
+  the pictures that come are still like them (`monitoring/`).
+- A heat map shows where evidence lay (class-activation map), not why it counts.
+- ONNX Runtime and torch differ by at most {parity["max_difference"]:.1g} in probability on {parity["pictures"]} \
+pictures.
+- {len(card["self_check"])} test pictures and {len(card.get("mistakes", []))} thumbnails of mistakes travel with the \
+model: whoever has it can see them.
+"""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m training.card", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=MODEL_FOLDER, help=f"model folder ({MODEL_FOLDER})")
+    parser.add_argument("--out", type=Path, help="write there instead of to stdout")
+    arguments = parser.parse_args()
+    folder: ModelFolder = open_candidate(arguments.folder)
+    text = document(folder.card, folder.sha256)
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        replace_text(arguments.out, text)
+        print(f"{arguments.out}: {folder.card['name']}, accuracy {folder.card['metrics']['accuracy']:.4f}")
+
+
+if __name__ == "__main__":
+    run_command(main, (NotReadyError, ModelFolderError))

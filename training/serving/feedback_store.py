@@ -1,0 +1,195 @@
+"""What people say a picture shows, kept for good, and the live accuracy that follows from it.
+
+A prediction is known by its request id from the files of the request log, those of all workers and former runs. What
+is said goes to feedback.jsonl, a line each, on the disk before it is answered; of several on one request the last one
+counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import orjson
+
+from training.serving import metrics
+from training.serving.errors import Fault
+from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
+from training.serving.request_log import RequestLog
+
+KNOWN = 200_000  # requests, and feedback, that are remembered; the oldest are forgotten
+_Value = TypeVar("_Value")
+
+
+class Prediction(NamedTuple):
+    """What feedback needs to know of a prediction."""
+
+    predicted: str
+    name: str
+    version: str
+    model_sha256: str
+    captured: str | None
+
+
+class Accuracy(NamedTuple):
+    """Live accuracy of one version, with its 95 % Wilson interval."""
+
+    right: int
+    pictures: int
+    low: float
+    high: float
+
+
+class FeedbackStore:
+    """The feedback in `folder` on predictions that `log` and other workers wrote there; None: there is none.
+
+    Thread-safe, and right with several processes.
+    """
+
+    def __init__(self, folder: Path | None, log: RequestLog | None, classes: Sequence[str]) -> None:
+        self.folder = folder
+        self.log = log
+        self.classes = classes
+        self._lock = threading.Lock()
+        self._requests, self._said = Tail(), Tail()
+        self._predictions: Recent[Prediction] = Recent(KNOWN)
+        self._labels: Recent[str] = Recent(KNOWN)
+        self._same: dict[Prediction, Prediction] = {}  # equal ones share their memory
+        self._right: Counter[str] = Counter()
+        self._count: Counter[str] = Counter()
+
+    def record(self, request_id: str, label: str) -> dict[str, Any]:
+        """Keep that `label` is what the picture shows; the JSON of `Recorded`. Saying it again changes nothing.
+
+        Raises Fault: unknown_label, unknown_request, or not_recorded when the disk does not take it.
+        """
+        if label not in self.classes:
+            hint = f"send one of {', '.join(self.classes)}"
+            raise Fault(422, "unknown_label", f"{label[:50]!r} is no class of the model", hint)
+        try:
+            with self._lock:
+                known = self._prediction(request_id)
+                self._keep(request_id, label, known)
+        except OSError as error:
+            message = f"the feedback cannot be kept: {error.strerror}"
+            raise Fault(503, "not_recorded", message, "try again later", Retry_After="60") from None
+        correct = label == known.predicted
+        return {
+            "request_id": request_id,
+            "label": label,
+            "predicted": known.predicted,
+            "correct": correct,
+            "version": known.version,
+        }
+
+    def accuracy(self) -> dict[str, Accuracy]:
+        """Live accuracy by model version: whether the class with the highest probability was right."""
+        with self._lock:
+            self._read_on()
+            return {
+                version: Accuracy(self._right[version], count, *wilson(self._right[version], count))
+                for version, count in self._count.items()
+                if count
+            }
+
+    def _prediction(self, request_id: str) -> Prediction:
+        if self.folder is None or self.log is None:
+            raise _unknown(request_id, "the request log is off: serve.log_dir is null")
+        self.log.flush()
+        for path in request_files(self.folder):
+            for record in self._requests.read(path):
+                made = Prediction(*[record[name] for name in Prediction._fields])
+                shared = made if made.captured else self._same.setdefault(made, made)
+                self._predictions[record["request_id"]] = shared
+        known = self._predictions.get(request_id)
+        if known is None:
+            raise _unknown(request_id, "send the request_id of an answer of this service that is not too old")
+        return known
+
+    def _keep(self, request_id: str, label: str, known: Prediction) -> None:
+        assert self.folder is not None
+        with _locked(self.folder / FEEDBACK_FILE) as file:
+            self._read_on()
+            if self._labels.get(request_id) == label:
+                return
+            record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "request_id": request_id}
+            _append(file, orjson.dumps(record | {"label": label} | known._asdict()) + b"\n")
+        metrics.FEEDBACK.labels(known.version, known.predicted, label).inc()
+
+    def _read_on(self) -> None:
+        """Count what this and other workers wrote since."""
+        if self.folder is None:
+            return
+        for record in self._said.read(self.folder / FEEDBACK_FILE):
+            version, predicted = record["version"], record["predicted"]
+            former = self._labels.get(record["request_id"])
+            self._count[version] += former is None
+            self._right[version] += (record["label"] == predicted) - (former == predicted)
+            self._labels[record["request_id"]] = record["label"]
+
+
+class Recent(Generic[_Value]):
+    """A mapping that remembers at least the `size` / 2 and at most the `size` keys that were set last."""
+
+    def __init__(self, size: int) -> None:
+        self.half = size // 2
+        self._old: dict[str, _Value] = {}
+        self._new: dict[str, _Value] = {}
+
+    def __setitem__(self, key: str, value: _Value) -> None:
+        if len(self._new) >= self.half:
+            self._old, self._new = self._new, {}
+        self._new[key] = value
+
+    def get(self, key: str) -> _Value | None:
+        """The value set last, None when there is none or it is forgotten."""
+        return self._new.get(key, self._old.get(key))
+
+
+def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a proportion (training.metrics has it from scipy, which does not travel)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The file opened to be added to, for this process alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _append(file: int, line: bytes) -> None:
+    """Add a whole line and have it on the disk, or add nothing and raise OSError."""
+    end = os.fstat(file).st_size
+    if end and os.pread(file, 1, end - 1) != b"\n":
+        line = b"\n" + line  # ends what a kill left unfinished
+    try:
+        if os.write(file, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, end)
+        raise
+
+
+def _unknown(request_id: str, hint: str) -> Fault:
+    return Fault(404, "unknown_request", f"no prediction with the request id {request_id[:150]!r} is known", hint)

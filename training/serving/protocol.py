@@ -1,0 +1,84 @@
+"""The first bytes of a connection: uvicorn waits for the head of a request without bounds, this does not."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, ClassVar
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from training.serving.errors import Fault
+
+if TYPE_CHECKING:
+    from uvicorn.config import HTTPProtocolType
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class BoundedHead(HttpToolsProtocol):
+    """uvicorn's protocol, with a bound on the time and the bytes that a request line with its headers may take."""
+
+    seconds: ClassVar[float]
+    _timer: asyncio.TimerHandle | None = None
+    _bytes = 0
+
+    @classmethod
+    def install(cls, seconds: float) -> None:
+        """Make uvicorn use it: BentoML leaves the choice of the protocol to uvicorn."""
+        cls.seconds = seconds
+        protocol: HTTPProtocolType = "auto"
+        uvicorn.config.HTTP_PROTOCOLS[protocol] = f"{cls.__module__}:{cls.__qualname__}"
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        self._came()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._timer is None:
+            return
+        self._bytes += len(data)
+        if self._bytes > MAX_HEAD_BYTES:
+            self._refuse(Fault(431, "long_head", f"the headers exceed {MAX_HEAD_BYTES} bytes", "send fewer headers"))
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(Fault(400, "invalid_http", msg, "speak HTTP/1.1"))
+
+    def _expect(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._too_slow)
+
+    def _came(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._bytes = None, 0
+
+    def _too_slow(self) -> None:
+        message = f"no complete request came within {self.seconds:g} s"
+        self._refuse(Fault(408, "slow_head", message, "send the request at once"))
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer and hang up, unless that was done or an answer to an earlier request is on its way."""
+        self._came()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            response = fault.response(uuid.uuid4().hex)
+            lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
+            head = STATUS_LINE[fault.status] + b"".join(lines) + b"connection: close\r\n\r\n"
+            self.transport.write(head + bytes(response.body))
+        self.transport.close()
