@@ -61,12 +61,13 @@ class Top(nn.Module):
         return probabilities, embedding, self.novelty(embedding), activation
 
 
-def assembled(backbone: bytes, top: Top) -> bytes:
+def assembled(backbone: bytes, trained: Trained, calibration: Calibration) -> bytes:
     """The graph that was evaluated with what answers from its feature map, as one ONNX file."""
+    size = trained.preprocessing.size
+    with torch.no_grad():
+        example = trained.model.features(torch.zeros(2, 3, size, size))
     below = onnx.load_from_string(backbone)
-    shape = [dimension.dim_value for dimension in below.graph.output[0].type.tensor_type.shape.dim]
-    example = torch.zeros(2, *shape[1:])
-    above = onnx.load_from_string(traced(top, FEATURES, example, OUTPUTS))
+    above = onnx.load_from_string(traced(Top(trained, calibration), FEATURES, example, OUTPUTS))
     above = compose.add_prefix(above, "top/", rename_inputs=False, rename_outputs=False)
     model = compose.merge_models(below, above, io_map=[(FEATURES, FEATURES)])
     return bytes(model.SerializeToString(deterministic=True))
@@ -119,7 +120,7 @@ def export(settings: params.Params) -> Path:
     part = MODEL_FOLDER.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    (part / MODEL_FILE).write_bytes(assembled(BACKBONE_FILE.read_bytes(), Top(trained, calibration)))
+    (part / MODEL_FILE).write_bytes(assembled(BACKBONE_FILE.read_bytes(), trained, calibration))
     card = _card(settings, trained, calibration)
     test = manifest.split("test")
     folder = ModelFolder(part, card)
