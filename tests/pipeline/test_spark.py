@@ -38,6 +38,7 @@ def test_spark_gives_every_picture_its_answer(project: Path) -> None:
     assert [Path(path).name for path in scores["path"]] == ["bad.jpg", *(f"{number}.png" for number in range(6))]
     assert scores["label"].tolist() == [None, *["cat", "dog"] * 3]
     assert scores.columns.tolist() == ["path", "label", "cat", "dog"]
+    assert scores["cat"].isna().tolist() == [True, *[False] * 6]
     again = run("many", "--out", "scores")
     assert again.returncode == 1
     assert "already exists" in again.stderr.splitlines()[-1]
