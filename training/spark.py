@@ -35,16 +35,16 @@ class SparkError(RuntimeError):
 def scores(spark: SparkSession, folder: str, model_uri: str) -> DataFrame:
     """Path and answer for every picture under `folder`; nothing is computed before it is asked for."""
     import mlflow
-    from pyspark.sql.functions import col, isnan, struct, when
+    from pyspark.sql.functions import col, struct, when
 
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ROWS)
     answer = mlflow.pyfunc.spark_udf(spark, model_uri, env_manager="local", params={"skip_refused": True})
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).option("pathGlobFilter", PICTURES)
     pictures = files.load(folder).select("path", answer(struct(col("content").alias("image"))).alias("answer"))
     answers = pictures.select("path", "answer.*")
-    # The model says None and NaN of a picture that it refuses; MLflow makes a text of the None.
+    # Of a picture that the model refuses, MLflow makes nulls of the probabilities and the text "None" of the label.
     _, *names = answers.columns
-    given = ~isnan(col(names[-1]))
+    given = col(names[-1]).isNotNull()
     return answers.select("path", *(when(given, col(name)).alias(name) for name in names))
 
 
