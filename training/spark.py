@@ -35,13 +35,17 @@ class SparkError(RuntimeError):
 def scores(spark: SparkSession, folder: str, model_uri: str) -> DataFrame:
     """Path and answer for every picture under `folder`; nothing is computed before it is asked for."""
     import mlflow
-    from pyspark.sql.functions import col, struct
+    from pyspark.sql.functions import col, struct, when
 
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ROWS)
     answer = mlflow.pyfunc.spark_udf(spark, model_uri, env_manager="local", params={"skip_refused": True})
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).option("pathGlobFilter", PICTURES)
     pictures = files.load(folder).select("path", answer(struct(col("content").alias("image"))).alias("answer"))
-    return pictures.select("path", "answer.*")
+    answers = pictures.select("path", "answer.*")
+    # Of a picture that the model refuses, MLflow makes nulls of the probabilities and the text "None" of the label.
+    _, *names = answers.columns
+    given = col(names[-1]).isNotNull()
+    return answers.select("path", *(when(given, col(name)).alias(name) for name in names))
 
 
 def main() -> None:

@@ -36,8 +36,10 @@ def test_spark_gives_every_picture_its_answer(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     scores = pd.read_parquet(project / "scores").sort_values("path", ignore_index=True)
     assert [Path(path).name for path in scores["path"]] == ["bad.jpg", *(f"{number}.png" for number in range(6))]
-    assert scores["label"].tolist() == [None, *["cat", "dog"] * 3]
+    assert scores["label"][1:].tolist() == ["cat", "dog"] * 3
+    assert scores["label"].isna().tolist() == [True, *[False] * 6]
     assert scores.columns.tolist() == ["path", "label", "cat", "dog"]
+    assert scores["cat"].isna().tolist() == [True, *[False] * 6]
     again = run("many", "--out", "scores")
     assert again.returncode == 1
     assert "already exists" in again.stderr.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from tests import killing
-from tests.pipeline.together import RECIPES, settings
+from tests.pipeline.together import RECIPES, averaged, settings
 from tests.tiny import SOURCE, tiny_project
 from training.augment import to_channels
 from training.dataset import CACHE_FOLDER, Manifest
@@ -35,7 +36,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         shutil.copy(project / "params.yaml", root / name)
     torchrun = Path(sys.executable).parent / "torchrun"
     projects = [str(root / name) for name in RECIPES]
-    command = [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "tests.pipeline.together", *projects]
+    command = [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "tests.pipeline.together", str(root), *projects]
     done = subprocess.run(
         command, cwd=SOURCE, env=killing.environment() | {"DEVICE": "cpu"}, capture_output=True, text=True, timeout=240
     )
@@ -58,6 +59,12 @@ def accuracy(project: Path, size: int, architecture: str) -> float:
         return float((model(to_channels(test.pictures)).argmax(1) == test.labels).float().mean())
 
 
+def test_gradients_are_averaged_to_those_of_one(together: tuple[Path, str]) -> None:
+    root, _ = together
+    ranks = [json.loads((root / f"averaged{rank}.json").read_text()) for rank in range(2)]
+    assert ranks[0] == ranks[1] == pytest.approx(averaged(ALONE), abs=1e-6)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_are_as_accurate_as_one(together: tuple[Path, str], name: str) -> None:
     root, _ = together
@@ -71,9 +78,9 @@ def test_two_are_as_accurate_as_one(together: tuple[Path, str], name: str) -> No
 def test_a_head_on_shared_features_ends_where_it_ends_alone(together: tuple[Path, str]) -> None:
     root, _ = together
     two, one = (read_history(root / "tuned" / who / "models/history.csv") for who in ("rank0", "alone"))
-    assert [row["phase"] for row in two] == [row["phase"] for row in one] == ["head"] * 12 + ["finetune"]
-    # Alone, three seeds differ by 11 %.
-    assert two[11]["validation_loss"] == pytest.approx(one[11]["validation_loss"], rel=0.15)
+    assert [row["phase"] for row in two] == [row["phase"] for row in one] == ["head"] * 30 + ["finetune"] * 2
+    # Alone, five seeds gave 0.262 to 0.286.
+    assert two[29]["validation_loss"] == pytest.approx(one[29]["validation_loss"], rel=0.1)
 
 
 def test_rank_0_alone_writes_and_logs(together: tuple[Path, str]) -> None:
