@@ -167,7 +167,7 @@ class Docker:
         labels = ("--label", f"{IMAGE_LABEL}={image.reference}", "--label", f"{NAME_LABEL}={name}")
         logs = ("--log-opt", "max-size=10m", "--log-opt", "max-file=3")
         own = ("--env", f"SERVE_LOG_DIR={self.config['SERVE_LOG_DIR']}/{name}")
-        options = pod_options(self.template, self.config)
+        options = pod_options(self.template, self.config, self.prefix)
         return ["run", "--detach", *where, *labels, *logs, *HARDENED, *options, *own, image.reference]
 
     def _wait_ready(self, url: str, timeout: float) -> None:
@@ -233,7 +233,7 @@ class Docker:
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
 
-def pod_options(template: dict[str, Any], config: dict[str, str]) -> list[str]:
+def pod_options(template: dict[str, Any], config: dict[str, str], prefix: str = NAME) -> list[str]:
     """Options of `docker run` for what a pod template says: user, memory, environment, writable folders."""
     container = manifests.container({"spec": {"template": {"spec": template}}})
     user, group = template["securityContext"]["runAsUser"], template["securityContext"]["runAsGroup"]
@@ -249,7 +249,7 @@ def pod_options(template: dict[str, Any], config: dict[str, str]) -> list[str]:
     for mount in container["volumeMounts"]:
         name, path = mount["name"], mount["mountPath"]
         if "subPathExpr" in mount:  # outlives the container, as a claim would outlive the pod
-            options += ["--volume", f"{NAME}-{name}:{path}"]
+            options += ["--volume", f"{prefix}-{name}:{path}"]
         else:
             options += ["--tmpfs", f"{path}:size={sizes[name]},uid={user},gid={group},mode=0700"]
     return options

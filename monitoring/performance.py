@@ -219,33 +219,33 @@ def main(words: Sequence[str] | None = None) -> None:
     pictures = labelled(arguments.test_dir, settings.data.rename)
     judged = judge(model, pictures, Client(arguments.url) if arguments.url else None)
     wrong = faults(judged)
-    production = None
-    sections: list[str] = []
-    code = 0
-    root = arguments.log_dir or drift.default_log_dir()
-    if arguments.check_drift or (arguments.report and root.is_dir()):
-        production, finding, sections = look_back(model, root, arguments.window, settings.drift)
-        code = finding.exit_code if arguments.check_drift else 0
-        print(finding.text())
-    if arguments.report:
-        replace_text(arguments.report, report.performance_page(judged, wrong, production, sections))
+    drifted = False
+    if arguments.check_drift or arguments.report:
+        root = arguments.log_dir or drift.default_log_dir()
+        production, sections = Production(model.folder.classes), [f"<p>There is no request log in {root}."]
+        if arguments.check_drift or root.is_dir():
+            finding, sections = look_back(model, root, arguments.window, settings.drift, production)
+            drifted = finding.exit_code == DRIFT
+            print(finding.text())
+        if arguments.report:
+            replace_text(arguments.report, report.performance_page(judged, wrong, production, sections))
     print(f"{judged.source}: {summary(judged.rows)}")
     if wrong:
         raise PerformanceError("; ".join(wrong))
-    if code == DRIFT:
-        sys.exit(code)
+    if drifted and arguments.check_drift:
+        sys.exit(DRIFT)
 
 
 def look_back(
-    model: Served, root: Path, window: timedelta, chosen: params.Drift
-) -> tuple[Production, drift.Finding, list[str]]:
-    """What the request log under `root` tells of the last `window`, and its drift as sections of a page."""
+    model: Served, root: Path, window: timedelta, chosen: params.Drift, production: Production
+) -> tuple[drift.Finding, list[str]]:
+    """The drift of the last `window` in the request log under `root`, also as sections of a page; what else the log
+    tells goes to `production`."""
     folders = drift.log_folders(root)
-    production = Production(model.folder.classes)
     production.listen(folders)
     records = production.watching(drift.predictions(folders, model, datetime.now(UTC) - window))
     finding, sample = drift.check(model, records, window, chosen)
-    return production, finding, list(report.drift_sections(finding, drift.reference_of(model), sample))
+    return finding, list(report.drift_sections(finding, drift.reference_of(model), sample))
 
 
 if __name__ == "__main__":

@@ -52,11 +52,10 @@ def drift_sections(finding: Finding, known: Reference, window: Sample) -> Iterat
     yield plots.shifts(Sample.of_reference(known), window, finding.tests, model.folder.classes)
 
 
-def performance_page(judged: Judged, faults: Sequence[str], production: Production | None, drift: Sequence[str]) -> str:
+def performance_page(judged: Judged, faults: Sequence[str], production: Production, drift: Sequence[str]) -> str:
     """What `python -m monitoring.performance --report` writes."""
-    sections = [*_judged(judged, faults)]
-    sections += [*_production(production)] if production else ["<p>There is no request log here."]
-    return html.page("Performance report", [*sections, "<h2>Drift</h2>", *drift])
+    sections = [*_judged(judged, faults), *_production(production), "<h2>Drift</h2>", *drift]
+    return html.page("Performance report", sections)
 
 
 def _judged(judged: Judged, faults: Sequence[str]) -> Iterator[str]:

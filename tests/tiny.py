@@ -134,7 +134,7 @@ def tiny_model_folder(
         (path / f"self_check/{label}.png").write_bytes(data)
     values = _card(tuple(classes), manifest) | card
     classifier = Classifier(ModelFolder(path, values))
-    values.setdefault("metrics", _metrics(classifier, manifest))
+    values.setdefault("metrics", _metrics(classifier, manifest) | {"behaviour": _behaviour()})
     if reference:
         tiny_reference(classifier).save(path)
     values["self_check"] = [
@@ -206,6 +206,22 @@ def _card(classes: tuple[str, ...], manifest: Manifest | None) -> dict[str, Any]
             "environment": {"python": "3.11"},
         },
         "params": {"train": {"lr": 0.003, "seed": 1, "architecture": "tiny"}, "data": {"rename": {"cats": "cat"}}},
+    }
+
+
+def _behaviour() -> dict[str, Any]:
+    """What evaluation records of a model that behaves well (training.behaviour)."""
+    same = {"same_answer": {"value": 1.0, "interval": [0.96, 1.0]}, "mean_change": 0.01}
+    less = {
+        "confidence_before": 0.95,
+        "confidence_after": 0.9,
+        "change": {"value": -0.05, "interval": [-0.06, -0.04]},
+    }
+    return {
+        "pictures": 96,
+        "invariance": {"mirrored": same, "cropped": same},
+        "direction": {"blurred": less, "noisy": less},
+        "minimum": {"pictures": 10, "right": 10, "wrong": []},
     }
 
 

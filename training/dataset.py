@@ -93,6 +93,11 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def spread(pictures: Sequence[Picture], count: int) -> tuple[Picture, ...]:
+    """At most `count` of the pictures, evenly spread over the manifest, so over all classes."""
+    return tuple(pictures[index] for index in np.unique(np.linspace(0, len(pictures) - 1, count).astype(int)))
+
+
 def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8]:
     """The pictures as the network sees them, uint8 [N, size, size, 3], mapped from a cache on disk.
 

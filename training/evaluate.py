@@ -2,6 +2,7 @@
 
 Temperature and thresholds come from the validation split, every figure from the test split:
 model_performance.json (metrics for DVC and MLflow), models/predictions.csv (each answer) and models/plots/*.png.
+What is judged is the ONNX graph that export ships, models/backbone.onnx, in the precision that serves.
 """
 
 from __future__ import annotations
@@ -10,177 +11,118 @@ import argparse
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from training import metrics, params, plots
+from training import behaviour, metrics, others, params, plots
+from training.calibration import Calibration
 from training.command import run_command
-from training.dataset import PICTURES_FOLDER, DatasetError, Manifest, Picture, decoded
+from training.dataset import PICTURES_FOLDER, DatasetError, Manifest, Picture, decoded, spread
 from training.device import DeviceError, set_up
 from training.fit import read_history
-from training.forward import Network, forward
-from training.models import Classifier, build
-from training.novelty import Novelty
-from training.preprocess import Preprocessing
-from training.train import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE, Pool
+from training.network import BACKBONE_FILE, EvaluationError, Floats, Outputs, Trained
+from training.quantise import quantised
+from training.train import HISTORY_FILE
 
 METRICS_FILE = Path("model_performance.json")
 PREDICTIONS_FILE = Path("models/predictions.csv")
 PLOTS_FOLDER = Path("models/plots")
 CALIBRATION_FILE = Path("models/calibration.npz")
 NOVELTY_PICTURES = 1000  # of the training split: enough for a covariance of 64 directions
-
-Floats = NDArray[np.float64]
-
-
-class EvaluationError(RuntimeError):
-    """There are no weights to judge, or they do not fit the data."""
+QUANTISATION_PICTURES = 128  # of the validation split: enough for the range of every layer
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The weights of `train` in their architecture, ready to judge."""
+class Judged:
+    """The network as it serves, before the pictures of one manifest."""
 
-    model: Classifier
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    architecture: str
+    trained: Trained
+    manifest: Manifest
+    backbone: bytes
 
-    @classmethod
-    def load(cls) -> Trained:
-        """Raises EvaluationError when there are no weights."""
-        if not (SUMMARY_FILE.is_file() and WEIGHTS_FILE.is_file()):
-            raise EvaluationError(f"{WEIGHTS_FILE} is missing: run `dvc repro train` (or `make run`) first")
-        summary = json.loads(SUMMARY_FILE.read_text())
-        classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
-        model = build(summary["architecture"], None, len(classes))
-        model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
-        return cls(model.eval(), classes, how, summary["architecture"])
+    def sees(self, pictures: NDArray[np.uint8], title: str) -> Outputs:
+        return self.trained.outputs(self.backbone, pictures, title)
 
+    def split(self, name: str, most: int | None = None) -> tuple[Outputs, NDArray[np.int64]]:
+        """Outputs and labels of a split in manifest order, or of `most` of its pictures, evenly spread."""
+        rows = self.manifest.split(name)
+        rows = rows if most is None else spread(rows, most)
+        return self.sees(decoded(rows, self.trained.preprocessing), name), self.manifest.labels(rows)
 
-@dataclass(frozen=True)
-class Outputs:
-    """Of one split: logits [N, classes], embeddings [N, D], labels [N]."""
+    def quantised(self) -> Judged:
+        """The same in int8, its ranges set on pictures of the validation split."""
+        rows = spread(self.manifest.split("validation"), QUANTISATION_PICTURES)
+        images = decoded(rows, self.trained.preprocessing)
+        return replace(self, backbone=quantised(self.backbone, images))
 
-    logits: Floats
-    embeddings: Floats
-    labels: NDArray[np.int64]
+    def behaviour(self, calibration: Calibration, test: Outputs, most: int) -> dict[str, Any]:
+        """Of the test split: `most` of its pictures changed (training.behaviour), and its named pictures."""
+        rows = self.manifest.split("test")
 
+        def probabilities(pictures: NDArray[np.uint8], title: str) -> Floats:
+            return calibration.probabilities(self.sees(pictures, title))
 
-def outputs(trained: Trained, manifest: Manifest, split: str, device: torch.device, most: int | None = None) -> Outputs:
-    """Outputs of the network for the pictures of `split` in manifest order, or for `most` of them, evenly spread."""
-    rows = manifest.split(split)
-    if most is not None and len(rows) > most:
-        rows = tuple(rows[index] for index in np.linspace(0, len(rows) - 1, most).astype(int))
-    pictures = decoded(rows, trained.preprocessing)
-    network = Network(trained.model.normalise, nn.Sequential(trained.model.backbone, Pool())).eval()
-    parts = forward(network, device, pictures.__getitem__, len(rows), trained.preprocessing.size, split)
-    embeddings = np.concatenate([part for _, part in parts])
-    with torch.inference_mode():
-        logits = trained.model.head.cpu()(torch.from_numpy(embeddings)).numpy()
-    return Outputs(logits.astype(float), embeddings.astype(float), manifest.labels(rows))
+        files = [row.path.read_bytes() for row in spread(rows, most)]
+        found = behaviour.measure(probabilities, files, self.trained.preprocessing)
+        right = test.answers == self.manifest.labels(rows)
+        found["minimum"] = behaviour.minimum([row.source for row in rows], right, behaviour.named())
+        return found
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """What serving needs beside the weights, all of it from pictures outside the test split."""
-
-    temperature: float
-    novelty: Novelty
-    confidence_threshold: float
-    novelty_threshold: float
-    risk: float
-    novelty_quantile: float
-
-    @classmethod
-    def fit(cls, train: Outputs, validation: Outputs, settings: params.Evaluate) -> Calibration:
-        temperature = metrics.fit_temperature(validation.logits, validation.labels)
-        probs = metrics.probabilities(validation.logits, temperature)
-        novelty = Novelty.fit(train.embeddings, train.labels)
-        return cls(
-            temperature,
-            novelty,
-            metrics.risk_threshold(probs, validation.labels, settings.risk),
-            float(np.quantile(novelty.score(validation.embeddings), settings.novelty_quantile)),
-            settings.risk,
-            settings.novelty_quantile,
-        )
-
-    def probabilities(self, outputs: Outputs) -> Floats:
-        return metrics.probabilities(outputs.logits, self.temperature)
-
-    def describe(self, test: Outputs) -> dict[str, float]:
-        """The thresholds, and what they come to on the test split: share answered, accuracy of the answers."""
-        probs = self.probabilities(test)
-        answered = (probs.max(1) >= self.confidence_threshold) & (
-            self.novelty.score(test.embeddings) <= self.novelty_threshold
-        )
-        right = probs.argmax(1) == test.labels
-        return self.thresholds() | {
-            "answered": float(answered.mean()),
-            "accuracy_of_answers": float(right[answered].mean()) if answered.any() else 0.0,
-        }
-
-    def thresholds(self) -> dict[str, float]:
-        names = ("confidence_threshold", "risk", "novelty_threshold", "novelty_quantile")
-        return {name: getattr(self, name) for name in names}
-
-    def save(self, path: Path) -> None:
-        np.savez(
-            path,
-            temperature=self.temperature,
-            projection=self.novelty.projection,
-            centres=self.novelty.centres,
-            confidence_threshold=self.confidence_threshold,
-            novelty_threshold=self.novelty_threshold,
-            risk=self.risk,
-            novelty_quantile=self.novelty_quantile,
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Raises EvaluationError when `evaluate` has not run."""
-        if not path.is_file():
-            raise EvaluationError(f"{path} is missing: run `dvc repro evaluate` (or `make run`) first")
-        with np.load(path) as stored:
-            novelty = Novelty(stored["projection"], stored["centres"])
-            names = ("temperature", "confidence_threshold", "novelty_threshold", "risk", "novelty_quantile")
-            return cls(novelty=novelty, **{name: float(stored[name]) for name in names})
+    def others(self) -> dict[str, Outputs]:
+        """Outputs for pictures of other things, by kind."""
+        return {kind: self.sees(seen, kind) for kind, seen in others.pictures(self.trained.preprocessing).items()}
 
 
 def evaluate(settings: params.Params) -> dict[str, Any]:
-    """Judge models/best_model.pth and write metrics, predictions, calibration and plots; returns the metrics."""
+    """Judge models/best_model.pth; write graph, metrics, predictions, calibration and plots. Returns the metrics."""
     manifest = Manifest.read()
-    device = set_up(settings.train.seed)
+    set_up(settings.train.seed)
     trained = Trained.load()
     if trained.classes != manifest.classes:
         raise EvaluationError(f"the weights know {trained.classes}, the data {manifest.classes}: run `dvc repro train`")
-    train = outputs(trained, manifest, "train", device, NOVELTY_PICTURES)
-    validation, test = (outputs(trained, manifest, split, device) for split in ("validation", "test"))
-    calibration = Calibration.fit(train, validation, settings.evaluate)
+    fp32 = Judged(trained, manifest, trained.backbone())
+    judged = fp32.quantised() if settings.export.precision == "int8" else fp32
+    validation = judged.split("validation")
+    calibration = Calibration.fit(*judged.split("train", NOVELTY_PICTURES), *validation, settings.evaluate)
+    test, labels = judged.split("test")
     before, after = metrics.probabilities(test.logits, 1.0), calibration.probabilities(test)
-    found = metrics.describe(after, test.labels, trained.classes)
-    found["calibration_error_before_temperature"] = metrics.calibration_error(before, test.labels)
-    found["reliability_before_temperature"] = metrics.reliability(before, test.labels)
-    found["abstention"] = calibration.describe(test)
-    rows = manifest.split("test")
+    found = metrics.describe(after, labels, trained.classes)
+    found["calibration_error_before_temperature"] = metrics.calibration_error(before, labels)
+    found["reliability_before_temperature"] = metrics.reliability(before, labels)
+    found["abstention"] = calibration.describe(test, labels)
+    found["other_things"] = calibration.describe_others(test, judged.others())
+    found["behaviour"] = judged.behaviour(calibration, test, settings.evaluate.behaviour_pictures)
+    if judged is not fp32:
+        found["quantisation"] = _quantisation(fp32.split("test")[0], test, labels)
     calibration.save(CALIBRATION_FILE)
-    _write_predictions(rows, after, trained.classes)
-    plots.confusion(found["confusion_matrix"], trained.classes, PLOTS_FOLDER / "confusion_matrix.png")
-    plots.reliability(before, after, test.labels, PLOTS_FOLDER / "reliability.png")
-    plots.roc(after, test.labels, trained.classes, PLOTS_FOLDER / "roc.png")
-    plots.learning_curves(read_history(HISTORY_FILE), PLOTS_FOLDER / "learning_curves.png")
-    files = [row.path for row in rows]
-    worst = PLOTS_FOLDER / "worst_mistakes.png"
-    plots.worst(files, after, test.labels, trained.classes, settings.evaluate.worst, worst)
+    BACKBONE_FILE.write_bytes(judged.backbone)
+    _write_predictions(manifest.split("test"), after, trained.classes)
+    _draw(found, before, after, labels, manifest, settings.evaluate.worst)
     METRICS_FILE.write_text(json.dumps(found, indent=2) + "\n")
     return found
+
+
+def _quantisation(fp32: Outputs, int8: Outputs, labels: NDArray[np.int64]) -> dict[str, float]:
+    """What int8 changed on the test split, against the same weights in fp32."""
+    return {
+        "accuracy_fp32": float((fp32.answers == labels).mean()),
+        "label_changes": float((fp32.answers != int8.answers).mean()),
+    }
+
+
+def _draw(
+    found: dict[str, Any], before: Floats, after: Floats, labels: NDArray[np.int64], manifest: Manifest, worst: int
+) -> None:
+    classes, files = manifest.classes, [row.path for row in manifest.split("test")]
+    plots.confusion(found["confusion_matrix"], classes, PLOTS_FOLDER / "confusion_matrix.png")
+    plots.reliability(before, after, labels, PLOTS_FOLDER / "reliability.png")
+    plots.roc(after, labels, classes, PLOTS_FOLDER / "roc.png")
+    plots.learning_curves(read_history(HISTORY_FILE), PLOTS_FOLDER / "learning_curves.png")
+    plots.worst(files, after, labels, classes, worst, PLOTS_FOLDER / "worst_mistakes.png")
 
 
 def _write_predictions(rows: Sequence[Picture], probs: Floats, classes: tuple[str, ...]) -> None:

@@ -1,7 +1,8 @@
 """Write the model folder: the evaluated weights as ONNX, the model card, the reference, pictures, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
-novelty. Torch and ONNX Runtime must agree on real test pictures, or there is no model folder.
+novelty. It is the graph that was evaluated, in fp32 or int8, with the head on top. In fp32 torch and ONNX Runtime must
+agree on real test pictures, or there is no model folder; in int8 the model folder must answer as it was evaluated.
 """
 
 from __future__ import annotations
@@ -14,74 +15,88 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import compose
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from training import mistakes, params
+from training.calibration import Calibration
 from training.command import run_command
-from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded
-from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE, Calibration, EvaluationError, Trained
-from training.forward import BATCH, onnx_bytes
+from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded, spread
+from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE
+from training.forward import BATCH, traced
 from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
 from training.lineage import LineageError, collect
+from training.network import BACKBONE_FILE, FEATURES, EvaluationError, Floats, Trained
 from training.novelty import NoveltyModule
-from training.preprocess import load
 from training.properties import measure
-from training.reference import Reference
+from training.reference import DIRECTIONS, Reference
 
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
 REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
 
 
 class ExportError(RuntimeError):
-    """ONNX Runtime and torch disagree."""
+    """The model folder answers otherwise than the network that was evaluated."""
 
 
-class Served(nn.Module):
-    """What serves: pictures uint8 [N, size, size, 3] -> the four outputs of a model folder (training.inference)."""
+class Top(nn.Module):
+    """From the backbone's feature map to the four outputs of a model folder (training.inference)."""
 
     def __init__(self, trained: Trained, calibration: Calibration) -> None:
         super().__init__()
-        self.model = trained.model
+        self.head = trained.model.head
         self.novelty = NoveltyModule(calibration.novelty)
         self.temperature = calibration.temperature
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        features = self.model.features(image.permute(0, 3, 1, 2))
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         embedding = features.mean((2, 3))
-        probabilities = torch.softmax(self.model.head(embedding) / self.temperature, dim=1)
+        probabilities = torch.softmax(self.head(embedding) / self.temperature, dim=1)
         # Class-activation maps (Zhou et al. 2016): the head applied at every place of the feature map.
-        activation = functional.conv2d(features, self.model.head.weight[:, :, None, None])
+        activation = functional.conv2d(features, self.head.weight[:, :, None, None])
         return probabilities, embedding, self.novelty(embedding), activation
 
 
-def prove_parity(served: Served, folder: ModelFolder, rows: Sequence[Picture], tolerance: float) -> dict[str, Any]:
-    """Compare torch and ONNX Runtime on real pictures; ExportError when a probability differs by more."""
-    images = np.stack([load(row.path.read_bytes(), folder.preprocessing) for row in rows])
+def assembled(backbone: bytes, top: Top) -> bytes:
+    """The graph that was evaluated with what answers from its feature map, as one ONNX file."""
+    below = onnx.load_from_string(backbone)
+    shape = [dimension.dim_value for dimension in below.graph.output[0].type.tensor_type.shape.dim]
+    example = torch.zeros(2, *shape[1:])
+    above = onnx.load_from_string(traced(top, FEATURES, example, OUTPUTS))
+    above = compose.add_prefix(above, "top/", rename_inputs=False, rename_outputs=False)
+    model = compose.merge_models(below, above, io_map=[(FEATURES, FEATURES)])
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def expected(trained: Trained, calibration: Calibration, precision: str, images: NDArray[np.uint8]) -> Floats:
+    """Probabilities by another way: torch for fp32; for int8, which torch cannot run, those that were evaluated."""
+    if precision == "int8":
+        return calibration.probabilities(trained.outputs(BACKBONE_FILE.read_bytes(), images, "parity"))
     with torch.inference_mode():
-        expected = served(torch.from_numpy(images))[0].numpy()
-    difference = float(np.abs(Classifier(folder).predict(images) - expected).max())
+        features = trained.model.features(torch.from_numpy(images).permute(0, 3, 1, 2))
+        probabilities: Tensor = Top(trained, calibration)(features)[0]
+    return probabilities.numpy().astype(float)
+
+
+def prove_parity(folder: ModelFolder, images: NDArray[np.uint8], wanted: Floats, tolerance: float) -> dict[str, Any]:
+    """Compare the answers of a model folder with `wanted`; ExportError when a probability differs by more."""
+    difference = float(np.abs(Classifier(folder).predict(images) - wanted).max())
     if not difference <= tolerance:
         raise ExportError(
-            f"ONNX Runtime and torch differ by {difference:.2g} in probability on {len(rows)} pictures, "
-            f"more than export.parity_tolerance = {tolerance:g}"
+            f"the model folder and what was evaluated differ by {difference:.2g} in probability on {len(images)} "
+            f"pictures, more than export.parity_tolerance = {tolerance:g}"
         )
-    return {"pictures": len(rows), "max_difference": difference, "tolerance": tolerance}
-
-
-def spread(rows: Sequence[Picture], count: int) -> list[Picture]:
-    """`count` rows, evenly spread over the manifest, so over all classes."""
-    return [rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+    return {"pictures": len(images), "max_difference": difference, "tolerance": tolerance}
 
 
 def reference(
     folder: ModelFolder, rows: Sequence[Picture], directions: NDArray[np.float32], max_short_side: int
 ) -> Reference:
-    """What the model sees in the pictures `rows`. `directions` [D, k] come from training pictures: those in which
-    pictures of one class differ most, each scaled to a standard deviation of one (training.novelty)."""
+    """What the model sees in the pictures `rows`; `directions` [D, k], from training pictures, make the sketches."""
     images = decoded(rows, folder.preprocessing)
     classifier = Classifier(folder)
     starts = tqdm(range(0, len(rows), BATCH), "reference", unit="batch")
@@ -97,24 +112,23 @@ def reference(
 def export(settings: params.Params) -> Path:
     """Write models/model from the trained weights and their evaluation; returns the folder.
 
-    Raises ExportError when ONNX Runtime and torch disagree. The folder appears whole or not at all.
+    Raises ExportError when it answers otherwise than what was evaluated. The folder appears whole or not at all.
     """
     manifest = Manifest.read()
     trained, calibration = Trained.load(), Calibration.load(CALIBRATION_FILE)
-    served = Served(trained, calibration).eval()
     part = MODEL_FOLDER.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    (part / MODEL_FILE).write_bytes(onnx_bytes(served, trained.preprocessing.size, OUTPUTS))
+    (part / MODEL_FILE).write_bytes(assembled(BACKBONE_FILE.read_bytes(), Top(trained, calibration)))
     card = _card(settings, trained, calibration)
     test = manifest.split("test")
     folder = ModelFolder(part, card)
-    card["parity"] = prove_parity(
-        served, folder, spread(test, settings.export.parity_pictures), settings.export.parity_tolerance
-    )
-    validation = manifest.split("validation")
-    rows = spread(validation, min(len(validation), REFERENCE_PICTURES))
-    reference(folder, rows, calibration.novelty.projection, settings.prepare.max_short_side).save(part)
+    images = decoded(spread(test, settings.export.parity_pictures), trained.preprocessing)
+    wanted = expected(trained, calibration, settings.export.precision, np.array(images))
+    card["parity"] = prove_parity(folder, images, wanted, settings.export.parity_tolerance)
+    rows = spread(manifest.split("validation"), REFERENCE_PICTURES)
+    directions = calibration.novelty.whitening(DIRECTIONS)
+    reference(folder, rows, directions, settings.prepare.max_short_side).save(part)
     card["self_check"] = _self_check(folder, spread(test, settings.export.self_check_pictures))
     card["mistakes"] = mistakes.embed(mistakes.worst(PREDICTIONS_FILE, settings.export.mistakes), part)
     (part / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
@@ -133,6 +147,7 @@ def _card(settings: params.Params, trained: Trained, calibration: Calibration) -
         "architecture": trained.architecture,
         "classes": list(trained.classes),
         "preprocessing": vars(trained.preprocessing),
+        "precision": settings.export.precision,
         "temperature": calibration.temperature,
         "metrics": found,
         "abstention": calibration.thresholds(),
@@ -161,7 +176,7 @@ def main() -> None:
     settings = params.load()
     folder = export(settings.model_copy(update={"export": params.override(settings.export, arguments)}))
     card = json.loads((folder / CARD_FILE).read_text())
-    print(f"{folder}: ONNX Runtime and torch differ by at most {card['parity']['max_difference']:.1g}")
+    print(f"{folder}: ONNX Runtime and what was evaluated differ by at most {card['parity']['max_difference']:.1g}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ BATCH = 8  # larger ones are slower on a CPU
 OPSET = 18
 
 Read = Callable[[slice], NDArray[np.uint8]]  # pictures [N, size, size, 3] of a slice of the rows
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Network(nn.Module):
@@ -41,7 +42,11 @@ class Network(nn.Module):
 
 def onnx_bytes(module: nn.Module, size: int, outputs: Sequence[str]) -> bytes:
     """`module` on pictures uint8 [N, size, size, 3] as an ONNX file with a dynamic batch dimension."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return traced(module, "image", torch.zeros(2, size, size, 3, dtype=torch.uint8), outputs)
+
+
+def traced(module: nn.Module, given: str, example: Tensor, outputs: Sequence[str]) -> bytes:
+    """`module` on its input, named `given` and shaped like `example` [N, ...], as an ONNX file."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # The TorchScript exporter: ten times quicker than the newer one, and its graph names no file of this machine.
@@ -50,9 +55,9 @@ def onnx_bytes(module: nn.Module, size: int, outputs: Sequence[str]) -> bytes:
             module.eval(),
             (example,),
             file,  # type: ignore[arg-type]  # any binary file, says its documentation
-            input_names=["image"],
+            input_names=[given],
             output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
+            dynamic_axes={name: {0: "batch"} for name in (given, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -63,9 +68,18 @@ def forward(
     network: Network, device: torch.device, read: Read, count: int, size: int, title: str
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first row, outputs) for `count` pictures in order, with a progress bar."""
-    run = _onnx(network, size) if device.type == "cpu" else _torch(network.to(device), device)
+    if device.type == "cpu":
+        yield from through(runner(onnx_bytes(network.cpu(), size, ["output"])), read, count, title)
+    else:
+        yield from through(_torch(network.to(device), device), read, count, title, streams=1)
+
+
+def through(
+    run: Run, read: Read, count: int, title: str, streams: int | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The same through any function; `streams` calls of it at once, one for each core unless told otherwise."""
     slices = [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    with ThreadPoolExecutor(usable_cores() if device.type == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(streams or usable_cores()) as pool:
         found = pool.map(lambda rows: run(read(rows)), slices)
         with tqdm(total=count, desc=title, unit="picture") as bar:
             for rows, outputs in zip(slices, found, strict=True):
@@ -73,19 +87,18 @@ def forward(
                 bar.update(rows.stop - rows.start)
 
 
-def _onnx(network: Network, size: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    session = onnxruntime.InferenceSession(
-        onnx_bytes(network.cpu(), size, ["output"]), session_options(threads=1), providers=["CPUExecutionProvider"]
-    )
+def runner(model: bytes) -> Run:
+    """The first output of an ONNX file that takes pictures, on one thread of the caller."""
+    session = onnxruntime.InferenceSession(model, session_options(threads=1), providers=["CPUExecutionProvider"])
 
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = session.run(["output"], {"image": pictures})[0]
+        outputs: NDArray[np.float32] = session.run(None, {"image": pictures})[0]
         return outputs
 
     return run
 
 
-def _torch(network: Network, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def _torch(network: Network, device: torch.device) -> Run:
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             outputs: NDArray[np.float32] = network(torch.from_numpy(pictures).to(device)).cpu().numpy()

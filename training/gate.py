@@ -5,7 +5,7 @@ The rule on quality, by the same test pictures for both:
 2. non-inferior: the (exact) bootstrap interval of the accuracy difference lies above -margin, or that of the log-loss
    gain (paired bootstrap, its own error counted against the candidate) above -share, a loss too small to matter;
 3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by that
-   share, or training data that changed.
+   share, or training data that changed, or int8 in place of fp32 and so much faster.
 So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. Beside it stand
 floors (accuracy in all, by class, by slice), calibration, degenerate answers, latency, size and identity.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,10 @@ class Gate:
     def judge(self) -> list[Check]:
         """Every check, in the order of the table; scores both models where that was not done before."""
         checks = [self.test_data, self.parity, self.self_check, self.classes, self.recorded]
+        checks += [self.quantisation] if self.is_int8(self.candidate) else []
         checks += [self.accuracy, self.class_accuracy, self.slice_accuracy]
-        checks += [self.calibration, self.degenerate, self.latency, self.size]
+        checks += [self.calibration, self.degenerate, self.invariance, self.direction, self.minimum]
+        checks += [self.latency, self.size]
         if self.champion is not None:
             checks += [self.never_worse, self.non_inferior, self.reason]
         return [check() for check in checks]
@@ -132,6 +135,20 @@ class Gate:
         near = abs(said - self.mine.accuracy) <= self.limits.max_recorded_difference + ENOUGH
         return Check("recorded accuracy", near, f"{said:.4f}, here {self.mine.accuracy:.4f}", limit)
 
+    def quantisation(self) -> Check:
+        """An int8 model against the same weights in fp32, as evaluation recorded it; its accuracy is counted here."""
+        limits, found = self.limits, self.candidate.card["metrics"].get("quantisation") or {}
+        limit = (
+            f"at most {limits.max_int8_accuracy_loss:g} less accurate than in fp32, "
+            f"at most {limits.max_int8_label_changes:.1%} other answers"
+        )
+        if not found:
+            return Check("int8", False, "no evidence in the model card", limit)
+        loss, changes = found["accuracy_fp32"] - self.mine.accuracy, found["label_changes"]
+        fine = loss <= limits.max_int8_accuracy_loss + ENOUGH and changes <= limits.max_int8_label_changes + ENOUGH
+        figure = f"{self.mine.accuracy:.4f}, in fp32 {found['accuracy_fp32']:.4f}, {changes:.2%} other answers"
+        return Check("int8", fine, figure, limit)
+
     # floors
 
     def accuracy(self) -> Check:
@@ -177,9 +194,43 @@ class Gate:
             f"at most {self.limits.max_majority_share:.1%} in one class",
         )
 
-    def latency(self) -> Check:
+    def invariance(self) -> Check:
+        """Changes that must not matter; the floor holds for each (training.behaviour)."""
+        changes = self._behaviour.get("invariance") or {}
+        same = {name: float(found["same_answer"]["value"]) for name, found in changes.items()}
+        return _worst("invariance", same, self.limits.min_invariance, "no evidence in the model card")
+
+    def direction(self) -> Check:
+        """Changes that must lower the confidence."""
+        limit = self.limits.max_confidence_gain
+        text = f"mean confidence at most {limit:g} higher"
+        found = {name: change["change"]["value"] for name, change in (self._behaviour.get("direction") or {}).items()}
+        if not found:
+            return Check("direction", False, "no evidence in the model card", text)
+        worst = max(found, key=lambda name: found[name])
+        return Check("direction", found[worst] <= limit + ENOUGH, f"worst {found[worst]:+.4f}: {worst}", text)
+
+    def minimum(self) -> Check:
+        """Pictures that anyone recognises; a test split need not have any."""
+        found, limit = self._behaviour.get("minimum"), self.limits.min_named
+        if found is None:
+            return Check("named pictures", False, "no evidence in the model card", f"at least {limit:.0%} right")
+        count, right = int(found["pictures"]), int(found["right"])
+        figure = f"{right} of {count} right" if count else "none in the test split"
+        return Check("named pictures", right >= limit * count - ENOUGH, figure, f"at least {limit:.0%} right")
+
+    @property
+    def _behaviour(self) -> dict[str, Any]:
+        return dict(self.candidate.card["metrics"].get("behaviour") or {})
+
+    @cached_property
+    def times(self) -> list[float]:
+        """Milliseconds for one picture, of the candidate and of the champion if there is one."""
         folders = [self.candidate] if self.champion is None else [self.candidate, self.champion]
-        mine, *theirs = latencies_ms(folders, self.pictures[0].path.read_bytes())
+        return latencies_ms(folders, self.pictures[0].path.read_bytes())
+
+    def latency(self) -> Check:
+        mine, *theirs = self.times
         if not theirs:
             return Check("latency", True, f"{mine:.1f} ms", "no champion to compare with")
         ratio, limit, floor = mine / theirs[0], self.limits.max_latency_ratio, self.limits.latency_floor_ms
@@ -195,8 +246,11 @@ class Gate:
     # against the champion
 
     def never_worse(self) -> Check:
+        """An int8 candidate before a champion in fp32 may lose what int8 may lose."""
         figure = f"{self.mine.accuracy:.4f}, champion {self.theirs.accuracy:.4f}"
-        return Check("never worse", self.paired.difference >= 0, figure, "accuracy at least the champion's")
+        slack = self.limits.max_int8_accuracy_loss if self._becomes_int8 else 0.0
+        limit = f"accuracy at least the champion's{f' less {slack:g}' if slack else ''}"
+        return Check("never worse", self.paired.difference >= -slack - ENOUGH, figure, limit)
 
     def non_inferior(self) -> Check:
         low, high = self.paired.difference_interval(self.limits.confidence)
@@ -210,10 +264,12 @@ class Gate:
         )
 
     def reason(self) -> Check:
-        """Fewer errors, a lower log-loss, or other training data."""
-        found = [text for text in (self._fewer_errors(), self._lower_loss(), self._other_data()) if text]
+        """Fewer errors, a lower log-loss, other training data, or int8 and surely faster."""
+        reasons = (self._fewer_errors(), self._lower_loss(), self._other_data(), self._faster())
+        found = [text for text in reasons if text]
         figure = "; ".join(found) or f"none: {self._no_reason()}"
-        return Check("reason to move", bool(found), figure, "fewer errors, lower log-loss or other training data")
+        limit = "fewer errors, lower log-loss, other training data, or int8 and faster"
+        return Check("reason to move", bool(found), figure, limit)
 
     def _fewer_errors(self) -> str | None:
         pair, p = self.paired, self.paired.mcnemar()
@@ -234,6 +290,22 @@ class Gate:
             return f"trained on other data ({_short(now)}, champion {_short(before)})"
         return None
 
+    def _faster(self) -> str | None:
+        if not self._becomes_int8:
+            return None
+        mine, theirs = self.times
+        if theirs < self.limits.min_int8_speedup * mine:
+            return None
+        return f"int8 in place of fp32, {theirs / mine:.2f} times as fast"
+
+    @staticmethod
+    def is_int8(folder: ModelFolder) -> bool:
+        return bool(folder.card.get("precision", "fp32") == "int8")
+
+    @property
+    def _becomes_int8(self) -> bool:
+        return self.champion is not None and self.is_int8(self.candidate) and not self.is_int8(self.champion)
+
     def _no_reason(self) -> str:
         losses = f"log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
         if np.array_equal(self.mine.answers, self.theirs.answers):
@@ -251,9 +323,9 @@ def chance_calibration_error(confidence: NDArray[np.float64]) -> float:
     return sum(gaps) / len(confidence)
 
 
-def _worst(name: str, found: dict[str, float], floor: float) -> Check:
+def _worst(name: str, found: dict[str, float], floor: float, if_none: str = "no group has enough pictures") -> Check:
     if not found:
-        return Check(name, False, "no group has enough pictures", f"at least {floor:g}")
+        return Check(name, False, if_none, f"at least {floor:g}")
     worst = min(found, key=lambda key: found[key])
     figure = f"worst {found[worst]:.4f}: {worst}, of {len(found)}"
     return Check(name, found[worst] >= floor - ENOUGH, figure, f"at least {floor:g}")

@@ -73,9 +73,11 @@ class Evaluate(Section):
     risk: Annotated[float, Field(gt=0, lt=1)]
     novelty_quantile: Annotated[float, Field(gt=0, lt=1)]
     worst: Count
+    behaviour_pictures: Annotated[int, Field(ge=2)]
 
 
 class Export(Section):
+    precision: Literal["fp32", "int8"]
     parity_pictures: Count
     parity_tolerance: Positive
     self_check_pictures: Count
@@ -98,6 +100,12 @@ class Promote(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap_samples: Count
     max_recorded_difference: Share
+    max_int8_accuracy_loss: Share
+    max_int8_label_changes: Share
+    min_int8_speedup: Positive
+    min_invariance: Share
+    max_confidence_gain: Share
+    min_named: Share
     max_calibration_error: Share
     max_majority_share: Share
     max_latency_ratio: Positive

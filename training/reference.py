@@ -3,7 +3,9 @@
 `reference.npz` lies in the model folder, so the reference is always that of the model that is served. It holds no
 picture: only figures of each one (training.properties), the model's confidence and answer, and a sketch, its embedding
 in 32 directions. The directions come from training pictures, never from those of the reference: fitted to them, they
-would spread the reference wider than any other picture. Only numpy is imported: this module travels into the Bento.
+would spread the reference wider than any other picture. They are whitened: left as they are, the classes lie so far
+apart that nothing else counts (of 40 windows of 100 pictures, a little blurred, MMD at p <= 0.002 found 40; with the
+directions scaled within classes 7). Only numpy is imported: this module travels into the Bento.
 """
 
 from __future__ import annotations

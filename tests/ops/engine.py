@@ -44,8 +44,7 @@ class Image:
         """A tiny champion in a copy of the project under git, and `python -m training.image`."""
         copy_project(project)
         shutil.copytree(ROOT / "monitoring", project / "monitoring", ignore=shutil.ignore_patterns("__pycache__"))
-        (project / "k8s").mkdir()
-        for name in (".gitignore", "README.md", "k8s/Dockerfile.j2", "requirements-serve.lock"):
+        for name in (".gitignore", "README.md", "requirements-serve.lock"):
             shutil.copy(ROOT / name, project / name)
         for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-q", "-m", "a tiny champion"]):
             subprocess.run(["git", *command], cwd=project, check=True)

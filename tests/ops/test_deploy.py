@@ -284,6 +284,7 @@ def engine(tmp_path: Path) -> Iterator[Project]:
     subprocess.run(["docker", "rm", "--force", *listed.stdout.split()], check=True, capture_output=True)
     networks = [f"{name}-{part}" for part in ("front", "live", "candidate")]
     subprocess.run(["docker", "network", "rm", *networks], check=True, capture_output=True)
+    subprocess.run(["docker", "volume", "rm", "--force", f"{name}-logs"], check=True, capture_output=True)
 
 
 @pytest.mark.skipif("DEPLOY_IMAGE" not in os.environ, reason="DEPLOY_IMAGE names no image of the service to deploy")

@@ -188,6 +188,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> Iterator[St
     stage.commit("as it is")
     yield stage
     server.stop()
+    listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", IMAGE]
+    tags = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
+    if tags:
+        subprocess.run(["docker", "image", "rm", *tags], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from PIL import Image
 from tests.pipeline.acting import FAIR, GOOD, NAME, POOR, aliases, promoted, registered
 from tests.pipeline.dying import deaths_from_here, state
 from tests.tiny import tiny_picture
-from training import bento_store, champion, registry
+from training import bento_store, champion, deployments, registry, status
+from training.deployments import Deployment
 from training.inference import Classifier
 from training.mlflow_store import Registry, RegistryError
 
@@ -267,6 +268,24 @@ def test_gc_deletes_from_both_stores_what_nobody_names(two: Path, command: Comma
     assert [bento_store.is_whole(tag) for tag in tags] == [True, False, True]
     assert command("gc", "--keep", "1", "--yes")[1] == "nothing to delete\n"
     assert command("gc", "--keep", "0")[0] == 2
+
+
+def test_status_tells_the_last_deployment_of_every_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status.deployed() == []
+    digest = "sha256:" + "1" * 64
+    for target, version, result in (
+        ("k8s/x", "1", "deployed"),
+        ("docker/x", "1", "deployed"),
+        ("k8s/x", "2", "failed: y"),
+    ):
+        deployments.append(Deployment("t", target, "b", f"m:{version}", "i", digest, version, "ada", result))
+    head, *rows = status.deployed()
+    assert head[:3] == ("target", "deployed", "by")
+    assert rows == [
+        ("k8s/x", "t", "ada", "2", "m:2", digest[:19], "failed: y"),
+        ("docker/x", "t", "ada", "1", "m:1", digest[:19], "deployed"),
+    ]
 
 
 def test_what_gc_deleted_can_be_registered_again(two: Path, command: Command) -> None:

@@ -85,6 +85,7 @@ def test_a_bento_holds_nothing_but_what_it_serves(served: Path) -> None:
         "README.md",
         "models",
         "params.yaml",
+        "requirements-serve.lock",
         "service.py",
         "training",
     }

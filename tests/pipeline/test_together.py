@@ -72,7 +72,8 @@ def test_a_head_on_shared_features_ends_where_it_ends_alone(together: tuple[Path
     root, _ = together
     two, one = (read_history(root / "tuned" / who / "models/history.csv") for who in ("rank0", "alone"))
     assert [row["phase"] for row in two] == [row["phase"] for row in one] == ["head"] * 12 + ["finetune"]
-    assert two[11]["validation_loss"] == pytest.approx(one[11]["validation_loss"], rel=0.05)
+    # Alone, three seeds differ by 11 %.
+    assert two[11]["validation_loss"] == pytest.approx(one[11]["validation_loss"], rel=0.15)
 
 
 def test_rank_0_alone_writes_and_logs(together: tuple[Path, str]) -> None:

@@ -13,8 +13,8 @@ from training import params
 from training.distributed import joined
 from training.train import train
 
-FROM_SCRATCH = {"architecture": "cnn", "size": 32, "epochs": 5, "batch_size": 16}
-FINE_TUNED = {"size": 64, "epochs": 12, "batch_size": 32, "lr": 0.1, "finetune_blocks": 2, "finetune_epochs": 1}
+FROM_SCRATCH = {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
+FINE_TUNED = {"size": 64, "epochs": 12, "batch_size": 32, "finetune_blocks": 2, "finetune_epochs": 1}
 RECIPES = {"scratch": FROM_SCRATCH, "tuned": FINE_TUNED}
 
 

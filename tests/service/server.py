@@ -31,7 +31,8 @@ with bentoml.models.create(sys.argv[1]) as model:
 def copy_project(target: Path) -> Path:
     """What the service needs of the project, as bentofile.yaml lists it."""
     shutil.copytree(ROOT / "training", target / "training", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("service.py", "bentofile.yaml", "params.yaml"):
+    (target / "k8s").mkdir(exist_ok=True)
+    for name in ("service.py", "bentofile.yaml", "params.yaml", "k8s/Dockerfile.j2"):
         shutil.copy(ROOT / name, target / name)
     return target
 

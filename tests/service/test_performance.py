@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring import performance
+from monitoring import drift, performance
 from tests.service.server import ROOT, Server
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.inference import ModelFolder
@@ -21,7 +24,8 @@ from training.inference import ModelFolder
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
     """The very model that the server serves."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("SERVE_LOG_DIR", str(tmp_path / "nothing"))
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setenv("SERVE_LOG_DIR", str(tmp_path / "logs"))
     return tiny_model_folder(tmp_path / "model")
 
 
@@ -48,6 +52,27 @@ def test_the_service_answers_as_the_model_does(
     out = capsys.readouterr().out
     assert f"{server.url}: accuracy 0.9" in out
     assert "61 pictures, 1 refused" in out
+
+
+def test_the_log_of_the_service_is_checked_for_drift(
+    server: Server, project: Path, model: ModelFolder, pictures: Path
+) -> None:
+    run(model.path, pictures, "--url", server.url)
+    logs = project / "logs"
+    words = ["check", "--model", str(model.path), "--log-dir", str(logs), "--exit-zero"]
+    while (found := checked(words, logs))["pictures"] < 60:
+        time.sleep(0.1)  # the service writes its log every now and then
+    page = httpx.get(f"{server.url}/metrics").text
+    (logs / "drift.json").unlink()
+    version = f'{{version="sha256:{model.sha256[:16]}"}}'
+    assert f"classifier_drift_alarm{version} {float(found['alarm'])}" in page
+    assert page.count("classifier_drift_score{") == 9
+
+
+def checked(words: list[str], logs: Path) -> dict[str, Any]:
+    drift.main(words)
+    found: dict[str, Any] = json.loads((logs / "drift.json").read_text())
+    return found
 
 
 def test_skew_is_an_error(server: Server, model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
@@ -97,7 +122,6 @@ def test_the_page_shows_feedback_and_drift(
     model: ModelFolder, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs = tmp_path / "logs"
-    logs.mkdir()
     now = datetime.now(UTC)
     request = {
         "time": now.isoformat(),
@@ -118,7 +142,7 @@ def test_the_page_shows_feedback_and_drift(
     (logs / "feedback.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     page = tmp_path / "page.html"
     with pytest.raises(SystemExit) as end:
-        run(model.path, pictures, "--log-dir", str(logs), "--report", str(page), "--check-drift")
+        run(model.path, pictures, "--report", str(page), "--check-drift")
     assert end.value.code == 3
     assert "drift: brightness" in capsys.readouterr().out
     text = page.read_text()

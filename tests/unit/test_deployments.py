@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training import deployments
-from training.deployments import DeploymentsError
+from training.deployments import Deployment, DeploymentsError
 
 
 def record(folder: Path, *rows: tuple[str, str]) -> Path:
@@ -34,6 +34,18 @@ def test_the_digest_is_that_of_the_last_deployment(tmp_path: Path) -> None:
     path = record(tmp_path, ("k8s", "m:1"), ("k8s", "m:2"), ("docker", "m:1"))
     assert deployments.digest_of("m:1", path) == "sha256:2"
     assert deployments.digest_of("m:9", path) == ""
+
+
+def test_what_is_appended_is_read_and_a_failed_one_is_not_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "models/deployments.jsonl"
+    stands = Deployment("t", "k8s", "b:1", "m:1", "i", "sha256:1", "3", "ada@laptop", "deployed")
+    failed = Deployment("t", "k8s", "b:2", "m:2", "i", "sha256:2", "4", "ada@laptop", "failed: the smoke tests failed")
+    for one in (stands, failed):
+        deployments.append(one, path)
+    assert deployments.read(path) == [stands, failed]
+    assert deployments.standing(path) == [stands]
+    assert deployments.tags_in_use(path) == {"m:1"}
+    assert deployments.digest_of("m:2", path) == ""
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}"])

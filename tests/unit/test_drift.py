@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,6 +148,15 @@ def test_of_many_pictures_a_bounded_draw_without_repetition() -> None:
     drawn = drift.Window.draw(lines, 100)
     assert drawn.predictions == 5000
     assert [int(line["picture_sha256"], 16) for line in drawn.records] == list(range(100))
+
+
+def test_it_needs_only_what_the_service_needs(model: ModelFolder, tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", records(model, 40))
+    missing = ("torch", "mlflow", "matplotlib", "scipy", "sklearn", "pandas", "tqdm", "requests", "data")
+    script = f"import sys; sys.modules.update(dict.fromkeys({missing})); from monitoring import drift; drift.main()"
+    words = ["check", "--model", str(model.path), "--log-dir", str(folder), *QUICK]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no drift"), done.stderr
 
 
 def test_an_error_leaves_the_last_finding_alone(model: ModelFolder, tmp_path: Path) -> None:

@@ -135,18 +135,78 @@ def test_latency_is_decided_by_the_ratio_above_the_floor(
 
 
 @pytest.mark.parametrize(
-    ("key", "name"),
+    ("key", "names"),
     [
-        ("parity", "parity"),
-        ("lineage", "same test data"),
-        ("metrics", "recorded accuracy"),
-        ("self_check", "self-check"),
+        ("parity", {"parity"}),
+        ("lineage", {"same test data"}),
+        ("metrics", {"recorded accuracy", "invariance", "direction", "named pictures"}),
+        ("self_check", {"self-check"}),
     ],
 )
-def test_missing_evidence_fails(judge: Judge, model: Any, key: str, name: str) -> None:
+def test_missing_evidence_fails(judge: Judge, model: Any, key: str, names: set[str]) -> None:
     candidate = model()
     candidate.card[key] = {}
-    assert failed(judge(candidate)) == {name}
+    assert failed(judge(candidate)) == names
+
+
+def test_behaviour_has_floors(judge: Judge, model: Any) -> None:
+    candidate = model()
+    behaviour = candidate.card["metrics"]["behaviour"]
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.8}}
+    behaviour["direction"]["noisy"] = {"change": {"value": 0.1}}
+    behaviour["minimum"] = {"pictures": 10, "right": 8, "wrong": ["a", "b"]}
+    checks = judge(candidate)
+    assert failed(checks) == {"invariance", "direction", "named pictures"}
+    assert "mirrored" in checks["invariance"].figure
+    assert "noisy" in checks["direction"].figure
+    assert checks["named pictures"].figure == "8 of 10 right"
+
+
+def test_a_test_split_without_named_pictures_passes(judge: Judge, model: Any) -> None:
+    candidate = model()
+    candidate.card["metrics"]["behaviour"]["minimum"] = {"pictures": 0, "right": 0, "wrong": []}
+    assert judge(candidate)["named pictures"].passed
+
+
+def as_int8(candidate: ModelFolder, **found: float) -> ModelFolder:
+    candidate.card["precision"] = "int8"
+    accuracy = candidate.card["metrics"]["accuracy"]
+    candidate.card["metrics"]["quantisation"] = {"accuracy_fp32": accuracy, "label_changes": 0.0} | found
+    return candidate
+
+
+@pytest.mark.parametrize(
+    ("found", "passes"),
+    [({}, True), ({"accuracy_fp32": 1.0}, False), ({"label_changes": 0.01}, False)],
+)
+def test_int8_may_lose_little(judge: Judge, model: Any, found: dict[str, float], passes: bool) -> None:
+    assert judge(as_int8(model(), **found))["int8"].passed is passes
+
+
+def test_int8_without_evidence_fails(judge: Judge, model: Any) -> None:
+    candidate = as_int8(model())
+    del candidate.card["metrics"]["quantisation"]
+    assert failed(judge(candidate)) == {"int8"}
+
+
+@pytest.mark.parametrize(("times", "reason"), [((5.0, 7.0), True), ((6.5, 7.0), False)])
+def test_int8_in_place_of_fp32_needs_to_be_faster(
+    judge: Judge, model: Any, monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], reason: bool
+) -> None:
+    monkeypatch.setattr(gate, "latencies_ms", lambda *_: list(times))
+    assert judge(as_int8(model()), model("champion"))["reason to move"].passed is reason
+    assert not judge(model(), model("champion"))["reason to move"].passed
+    assert not judge(as_int8(model()), as_int8(model("champion")))["reason to move"].passed
+
+
+def test_int8_may_lose_to_a_champion_in_fp32_what_int8_may_lose(judge: Judge, model: Any) -> None:
+    candidate, champion = model(skill=0.9, seed=2), model("champion")
+    lost = champion.card["metrics"]["accuracy"] - candidate.card["metrics"]["accuracy"]
+    assert lost > 0
+    limits = {"max_int8_accuracy_loss": lost, "non_inferiority_margin": 0.5}
+    assert not judge(candidate, champion, **limits)["never worse"].passed
+    assert judge(as_int8(candidate), champion, **limits)["never worse"].passed
+    assert not judge(as_int8(candidate), as_int8(champion), **limits)["never worse"].passed
 
 
 def test_evidence_that_contradicts_fails(judge: Judge, model: Any) -> None:

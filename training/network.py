@@ -1,0 +1,75 @@
+"""The trained network, and its convolutional part as the ONNX graph that is evaluated and then shipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.forward import Network, onnx_bytes, runner, through
+from training.models import Classifier, build
+from training.preprocess import Preprocessing
+from training.train import SUMMARY_FILE, WEIGHTS_FILE
+
+BACKBONE_FILE = Path("models/backbone.onnx")
+FEATURES = "features"
+
+Floats = NDArray[np.float64]
+
+
+class EvaluationError(RuntimeError):
+    """There are no weights to judge, or they do not fit the data."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says about N pictures: logits [N, classes], embeddings [N, D]."""
+
+    logits: Floats
+    embeddings: Floats
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        return np.asarray(self.logits.argmax(1))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights of `train` in their architecture, ready to judge."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    architecture: str
+
+    @classmethod
+    def load(cls) -> Trained:
+        """Raises EvaluationError when there are no weights."""
+        if not (SUMMARY_FILE.is_file() and WEIGHTS_FILE.is_file()):
+            raise EvaluationError(f"{WEIGHTS_FILE} is missing: run `dvc repro train` (or `make run`) first")
+        summary = json.loads(SUMMARY_FILE.read_text())
+        classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
+        model = build(summary["architecture"], None, len(classes))
+        model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
+        return cls(model.eval(), classes, how, summary["architecture"])
+
+    def backbone(self) -> bytes:
+        """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""
+        network = Network(self.model.normalise, self.model.backbone)
+        return onnx_bytes(network, self.preprocessing.size, [FEATURES])
+
+    def outputs(self, backbone: bytes, pictures: NDArray[np.uint8], title: str) -> Outputs:
+        """Outputs for `pictures` uint8 [N, size, size, 3], their features computed by `backbone` on all cores."""
+
+        def read(rows: slice) -> NDArray[np.uint8]:
+            return np.ascontiguousarray(pictures[rows])
+
+        parts = through(runner(backbone), read, len(pictures), title)
+        embeddings = np.concatenate([features.mean((2, 3)) for _, features in parts])
+        with torch.inference_mode():
+            logits = self.model.head(torch.from_numpy(embeddings)).numpy()
+        return Outputs(logits.astype(float), embeddings.astype(float))
