@@ -61,9 +61,9 @@ def auroc(low: Floats, high: Floats) -> dict[str, Any]:
         return (found - area) ** 2 - QUANTILE_95**2 * variance / (len(low) * len(high))
 
     # At an area of exactly 0 or 1 that end of the interval is a root, and so is the other end, which is looked for.
-    low = brentq(beyond, 0.0, min(found, 1 - ROOT)) if found > 0 else 0.0
-    high = brentq(beyond, max(found, ROOT), 1.0) if found < 1 else 1.0
-    return {"value": found, "interval": [low, high]}
+    least = brentq(beyond, 0.0, min(found, 1 - ROOT)) if found > 0 else 0.0
+    most = brentq(beyond, max(found, ROOT), 1.0) if found < 1 else 1.0
+    return {"value": found, "interval": [least, most]}
 
 
 def reliability(probs: Floats, labels: Labels) -> list[dict[str, Any]]:
