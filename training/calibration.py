@@ -36,16 +36,26 @@ class Calibration:
         validation: Outputs,
         validation_labels: Labels,
         settings: params.Evaluate,
+        others: Outputs | None = None,
     ) -> Calibration:
-        """Novelty from training pictures, temperature and thresholds from validation pictures."""
+        """Novelty from training pictures, temperature and thresholds from validation pictures.
+
+        Where training and validation pictures were enlarged, they are blurred as no user's are, and next to them every
+        sharp photograph looks novel. Then pictures of other things (`others`) set the novelty threshold: as high as
+        catching the share `novelty_catch` of them allows.
+        """
         temperature = metrics.fit_temperature(validation.logits, validation_labels)
         probs = metrics.probabilities(validation.logits, temperature)
         novelty = Novelty.fit(train.embeddings, train_labels)
+        threshold = np.quantile(novelty.score(validation.embeddings), settings.novelty_quantile)
+        if others is not None:
+            caught = np.quantile(novelty.score(others.embeddings), 1 - settings.novelty_catch)
+            threshold = max(threshold, caught)
         return cls(
             temperature,
             novelty,
             metrics.risk_threshold(probs, validation_labels, settings.risk),
-            float(np.quantile(novelty.score(validation.embeddings), settings.novelty_quantile)),
+            float(threshold),
             settings.risk,
             settings.novelty_quantile,
         )
@@ -69,11 +79,8 @@ class Calibration:
     def describe_others(self, test: Outputs, others: dict[str, Outputs]) -> dict[str, Any]:
         """How well pictures of other things (kind -> outputs) are told from those of the test split, by kind and in
         all: AUROC of the novelty and of the lack of confidence, each alone, and the share that gets "not sure"."""
-        everything = Outputs(
-            np.concatenate([outputs.logits for outputs in others.values()]),
-            np.concatenate([outputs.embeddings for outputs in others.values()]),
-        )
-        return {kind: self._told_apart(test, outputs) for kind, outputs in {"all": everything, **others}.items()}
+        kinds = {"all": Outputs.joined(list(others.values())), **others}
+        return {kind: self._told_apart(test, outputs) for kind, outputs in kinds.items()}
 
     def _told_apart(self, test: Outputs, others: Outputs) -> dict[str, Any]:
         refused = ~self.answered(others)

@@ -72,9 +72,14 @@ class Judged:
         found["minimum"] = behaviour.minimum([row.source for row in rows], right, behaviour.named())
         return found
 
-    def others(self) -> dict[str, Outputs]:
-        """Outputs for pictures of other things, by kind."""
-        return {kind: self.sees(seen, kind) for kind, seen in others.pictures(self.trained.preprocessing).items()}
+    def others(self) -> tuple[Outputs | None, dict[str, Outputs]]:
+        """Outputs for pictures of other things: those that set the threshold, if they must, and the others by kind."""
+        found = {kind: self.sees(seen, kind) for kind, seen in others.pictures(self.trained.preprocessing).items()}
+        if not self.trained.enlarges:
+            return None, found
+        first = {kind: others.halves(kind, len(seen.answers)) for kind, seen in found.items()}
+        setting = Outputs.joined([seen.where(first[kind]) for kind, seen in found.items()])
+        return setting, {kind: seen.where(~first[kind]) for kind, seen in found.items()}
 
 
 def evaluate(settings: params.Params) -> dict[str, Any]:
@@ -87,14 +92,16 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     fp32 = Judged(trained, manifest, trained.backbone())
     judged = fp32.quantised() if settings.export.precision == "int8" else fp32
     validation = judged.split("validation")
-    calibration = Calibration.fit(*judged.split("train", NOVELTY_PICTURES), *validation, settings.evaluate)
+    setting, strangers = judged.others()
+    train = judged.split("train", NOVELTY_PICTURES)
+    calibration = Calibration.fit(*train, *validation, settings.evaluate, setting)
     test, labels = judged.split("test")
     before, after = metrics.probabilities(test.logits, 1.0), calibration.probabilities(test)
     found = metrics.describe(after, labels, trained.classes)
     found["calibration_error_before_temperature"] = metrics.calibration_error(before, labels)
     found["reliability_before_temperature"] = metrics.reliability(before, labels)
     found["abstention"] = calibration.describe(test, labels)
-    found["other_things"] = calibration.describe_others(test, judged.others())
+    found["other_things"] = calibration.describe_others(test, strangers)
     found["behaviour"] = judged.behaviour(calibration, test, settings.evaluate.behaviour_pictures)
     if judged is not fp32:
         found["quantisation"] = _quantisation(fp32.split("test")[0], test, labels)

@@ -300,7 +300,7 @@ class Gate:
 
     @staticmethod
     def is_int8(folder: ModelFolder) -> bool:
-        return bool(folder.card.get("precision", "fp32") == "int8")
+        return str(folder.card.get("precision", "fp32")) == "int8"
 
     @property
     def _becomes_int8(self) -> bool:

@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 CALIBRATION_BINS = 15
+ROOT = 1e-9
 QUANTILE_95 = 1.96  # of the normal distribution, two-sided
 
 
@@ -59,8 +60,10 @@ def auroc(low: Floats, high: Floats) -> dict[str, Any]:
         variance = area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area)))
         return (found - area) ** 2 - QUANTILE_95**2 * variance / (len(low) * len(high))
 
-    ends = [brentq(beyond, 0.0, found) if found > 0 else 0.0, brentq(beyond, found, 1.0) if found < 1 else 1.0]
-    return {"value": found, "interval": ends}
+    # At an area of exactly 0 or 1 that end of the interval is a root, and so is the other end, which is looked for.
+    least = brentq(beyond, 0.0, min(found, 1 - ROOT)) if found > 0 else 0.0
+    most = brentq(beyond, max(found, ROOT), 1.0) if found < 1 else 1.0
+    return {"value": found, "interval": [least, most]}
 
 
 def reliability(probs: Floats, labels: Labels) -> list[dict[str, Any]]:

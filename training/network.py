@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,15 @@ class Outputs:
     def answers(self) -> NDArray[np.int64]:
         return np.asarray(self.logits.argmax(1))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Those of all parts, one after the other."""
+        return cls(np.concatenate([part.logits for part in parts]), np.concatenate([part.embeddings for part in parts]))
+
+    def where(self, mask: NDArray[np.bool_]) -> Outputs:
+        """Those of the pictures that `mask` [N] marks."""
+        return Outputs(self.logits[mask], self.embeddings[mask])
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -45,6 +55,7 @@ class Trained:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     architecture: str
+    enlarges: bool  # most of its training pictures were smaller than its input
 
     @classmethod
     def load(cls) -> Trained:
@@ -55,7 +66,7 @@ class Trained:
         classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
         model = build(summary["architecture"], None, len(classes))
         model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
-        return cls(model.eval(), classes, how, summary["architecture"])
+        return cls(model.eval(), classes, how, summary["architecture"], summary["recipe"]["enlarges"])
 
     def backbone(self) -> bytes:
         """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""

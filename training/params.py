@@ -72,6 +72,7 @@ class Train(Section):
 class Evaluate(Section):
     risk: Annotated[float, Field(gt=0, lt=1)]
     novelty_quantile: Annotated[float, Field(gt=0, lt=1)]
+    novelty_catch: Annotated[float, Field(gt=0, lt=1)]
     worst: Count
     behaviour_pictures: Annotated[int, Field(ge=2)]
 

@@ -75,3 +75,31 @@ def test_describe_agrees_with_its_parts() -> None:
     low, high = found["accuracy_interval"]
     assert low < found["accuracy"] < high
     assert 0.9 < found["roc_auc"] <= 1.0
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    low, high = np.array([1.0, 2.0, 3.0]), np.array([2.5, 4.0])
+    found = metrics.auroc(low, high)
+    assert found["value"] == pytest.approx(5 / 6)
+    assert found["interval"][0] < 5 / 6 < found["interval"][1]
+
+
+def test_the_interval_of_a_perfect_auroc_is_not_empty() -> None:
+    above = metrics.auroc(np.zeros(100), np.ones(20))
+    assert above["value"] == 1
+    assert 0.8 < above["interval"][0] < 1
+    assert above["interval"][1] == 1
+    assert metrics.auroc(np.ones(100), np.zeros(20))["interval"][0] == 0
+
+
+def test_the_interval_of_an_auroc_covers_it_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    true = 0.9214  # of normal scores two standard deviations apart
+    drawn = [metrics.auroc(random.normal(0, 1, 60), random.normal(2, 1, 30))["interval"] for _ in range(300)]
+    assert np.mean([low <= true <= high for low, high in drawn]) > 0.92
+
+
+def test_a_share_has_its_interval() -> None:
+    found = metrics.share(np.array([True] * 9 + [False]))
+    assert found["value"] == 0.9
+    assert found["interval"] == list(metrics.accuracy_interval(9, 10))

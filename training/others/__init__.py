@@ -22,6 +22,7 @@ DRAWN: dict[str, Callable[[Generator], Image.Image]] = {
     "screen": drawn.screen,
 }
 PER_KIND = 32
+VIEWS = 5  # of a photograph: whole, and its four quarters
 # "sklearn": shipped in scikit-learn's wheel
 PHOTOS: dict[str, tuple[str, ...]] = {
     "landscape": ("meadow.jpg", "mountains.jpg", "sunset.jpg", "stream.jpg", "sklearn/china.jpg"),
@@ -33,6 +34,11 @@ JPEG_QUALITY = 90
 def pictures(how: Preprocessing) -> dict[str, NDArray[np.uint8]]:
     """Kind -> pictures as the network sees them, uint8 [N, size, size, 3]; the same at every call."""
     return {kind: np.stack([load(_jpeg(picture), how) for picture in _of(kind)]) for kind in (*DRAWN, *PHOTOS)}
+
+
+def halves(kind: str, count: int) -> NDArray[np.bool_]:
+    """Which of `count` pictures of a kind belong to the first half; all views of a photograph to the same."""
+    return np.asarray(np.arange(count) // (VIEWS if kind in PHOTOS else 1) % 2 == 0)
 
 
 def _of(kind: str) -> Iterator[Image.Image]:
@@ -48,7 +54,7 @@ def _photo(name: str) -> Path:
 
 
 def _views(photo: Image.Image) -> Iterator[Image.Image]:
-    """The photograph whole, and its four quarters."""
+    """VIEWS pictures: the photograph whole, and its four quarters."""
     yield photo
     width, height = photo.size
     for left in (0, width // 2):
