@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +43,20 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         command, cwd=SOURCE, env=killing.environment() | {"DEVICE": "cpu"}, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         for name in RECIPES:
             patch.chdir(root / name / "alone")
             train(settings(root / name))
     return root, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """As torchrun gives its processes; more of them wait for each other longer than such small steps take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def accuracy(project: Path, size: int, architecture: str) -> float:
@@ -53,7 +64,7 @@ def accuracy(project: Path, size: int, architecture: str) -> float:
     manifest = Manifest.read(project / "data/manifest.csv", project / "data/processed")
     model = build(architecture, None, len(manifest.classes)).eval()
     model.load_state_dict(torch.load(project / "models/best_model.pth", weights_only=True))
-    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode(), one_thread():
         patch.chdir(project.parent)  # whose cache no test looks at
         test = Split.read(manifest, "test", preprocessing(size), ALONE)
         return float((model(to_channels(test.pictures)).argmax(1) == test.labels).float().mean())
