@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "python -m monitoring.drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True)
     text = "Compare a window of the request log with the reference of the served model."
     one = commands.add_parser("check", help=text, description=text)
     one.set_defaults(do=do_check)

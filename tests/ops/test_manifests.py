@@ -61,7 +61,7 @@ def test_the_objects_fit_one_another() -> None:
 def test_what_the_service_documents_is_what_the_ingress_shows() -> None:
     rule = manifests.find(manifests.load(), "Ingress")["spec"]["rules"][0]
     shown = {path["path"] for path in rule["http"]["paths"]}
-    documented = set(docs.document(settings.load(ROOT, {}), "1", keyed=False)["paths"])
+    documented = set(docs.document(settings.load(ROOT, {}), ("cat", "dog"), "1", keyed=False)["paths"])
     assert documented - INTERNAL <= shown
 
 

@@ -152,7 +152,7 @@ def test_missing_evidence_fails(judge: Judge, model: Any, key: str, names: set[s
 def test_behaviour_has_floors(judge: Judge, model: Any) -> None:
     candidate = model()
     behaviour = candidate.card["metrics"]["behaviour"]
-    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.8}}
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.7}}
     behaviour["direction"]["noisy"] = {"change": {"value": 0.1}}
     behaviour["minimum"] = {"pictures": 10, "right": 8, "wrong": ["a", "b"]}
     checks = judge(candidate)
