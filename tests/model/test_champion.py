@@ -13,7 +13,7 @@ from tests.killing import ROOT
 from training import behaviour, params
 from training.inference import Classifier
 
-EACH = 20  # photographs of a class
+EACH = 10  # photographs of a class
 LIMITS = params.load(ROOT / "params.yaml").promote
 
 
