@@ -134,7 +134,7 @@ def tiny_model_folder(
         (path / f"self_check/{label}.png").write_bytes(data)
     values = _card(tuple(classes), manifest) | card
     classifier = Classifier(ModelFolder(path, values))
-    values.setdefault("metrics", _metrics(classifier, manifest) | {"behaviour": _behaviour()})
+    values.setdefault("metrics", _metrics(classifier, manifest) | {"behaviour": good_behaviour()})
     if reference:
         tiny_reference(classifier).save(path)
     values["self_check"] = [
@@ -209,7 +209,7 @@ def _card(classes: tuple[str, ...], manifest: Manifest | None) -> dict[str, Any]
     }
 
 
-def _behaviour() -> dict[str, Any]:
+def good_behaviour() -> dict[str, Any]:
     """What evaluation records of a model that behaves well (training.behaviour)."""
     same = {"same_answer": {"value": 1.0, "interval": [0.96, 1.0]}, "mean_change": 0.01}
     less = {

@@ -29,13 +29,17 @@ TOLD = {  # figures that have a place of their own in the document
     "reliability",
     "reliability_before_temperature",
     "abstention",
+    "other_things",
+    "behaviour",
+    "quantisation",
 }
 
 
 def document(card: dict[str, Any], sha256: str) -> str:
     """The whole document. Every figure is of the test split, which neither training nor calibration has seen."""
-    parts = [_head(card, sha256), _use(card), _data(card), _figures(card["metrics"]), _limits(card)]
-    return "\n".join(parts).rstrip() + "\n"
+    parts = [_head(card, sha256), _use(card), _data(card), _figures(card["metrics"]), _others(card["metrics"])]
+    parts += [_behaviour(card["metrics"]), _limits(card)]
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
 def _head(card: dict[str, Any], sha256: str) -> str:
@@ -43,6 +47,7 @@ def _head(card: dict[str, Any], sha256: str) -> str:
     rows = [
         ("architecture", card["architecture"]),
         ("classes", ", ".join(card["classes"])),
+        ("precision", card.get("precision", "fp32")),
         ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, the middle square"),
         ("made", lineage["created"]),
         ("code", f"`{lineage['git_commit']}`{' with changes beside it' if lineage['git_dirty'] else ''}"),
@@ -62,7 +67,8 @@ confidence is below {abstention["confidence_threshold"]:.4f} (on the validation 
 {abstention["risk"]:.0%} of the answers above it are wrong), or when
 the picture is unlike those it learnt from.
 
-Not for: pictures of anything else (nothing promises that they are called unfamiliar), several classes in one picture,
+Not for: pictures of anything else (how many are called unfamiliar is measured below, none is promised), several
+classes in one picture,
 decisions about people, or any use in which a wrong label does harm and nobody looks again.
 """
 
@@ -116,15 +122,61 @@ def _figures(metrics: dict[str, Any]) -> str:
     return "\n".join([*parts, _table(("further", ""), further)] if further else parts)
 
 
+def _others(metrics: dict[str, Any]) -> str:
+    rows = [
+        (
+            kind,
+            str(found["pictures"]),
+            *(_interval(found[key]) for key in ("auroc_novelty", "auroc_confidence", "not_sure")),
+        )
+        for kind, found in metrics.get("other_things", {}).items()
+    ]
+    head = ("kind", "pictures", "AUROC of novelty", "AUROC of lacking confidence", 'answered "not sure"')
+    told = "How well they are told from the test pictures; `training/others/README.md` is their data card.\n"
+    return f"## Pictures of other things\n\n{told}\n{_table(head, rows)}" if rows else ""
+
+
+def _behaviour(metrics: dict[str, Any]) -> str:
+    found = metrics.get("behaviour")
+    if not found:
+        return ""
+    same = [
+        (name.replace("_", " "), _interval(one["same_answer"]), f"{one['mean_change']:.4f}")
+        for name, one in found["invariance"].items()
+    ]
+    less = [
+        (name, f"{one['confidence_before']:.4f}", f"{one['confidence_after']:.4f}", _interval(one["change"]))
+        for name, one in found["direction"].items()
+    ]
+    minimum = found["minimum"]
+    named = f"Of {minimum['pictures']} test pictures that anyone recognises, {minimum['right']} are answered right.\n"
+    parts = [
+        f"## Behaviour\n\nOf {found['pictures']} test pictures, changed.\n",
+        _table(("must not matter", "same answer", "mean change of its probability"), same),
+        _table(("must lower the confidence", "before", "after", "mean difference"), less),
+    ]
+    return "\n".join([*parts, named] if minimum["pictures"] else parts)
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['value']:.4f} [{low:.4f}, {high:.4f}]"
+
+
 def _limits(card: dict[str, Any]) -> str:
-    parity = card["parity"]
+    parity, change = card["parity"], card["metrics"].get("quantisation")
+    agreement = f"differ by at most {parity['max_difference']:.1g} in probability on {parity['pictures']} pictures."
+    if change:
+        agreement = (
+            f"agree, but for rounding to int8: {change['label_changes']:.2%} other answers, "
+            f"accuracy in fp32 {change['accuracy_fp32']:.4f}."
+        )
     return f"""## Limits
 
 - The figures hold for pictures like those of the test split. Live accuracy from feedback, and drift checks, say whether
   the pictures that come are still like them (`monitoring/`).
 - A heat map shows where evidence lay (class-activation map), not why it counts.
-- ONNX Runtime and torch differ by at most {parity["max_difference"]:.1g} in probability on {parity["pictures"]} \
-pictures.
+- ONNX Runtime and torch {agreement}
 - {len(card["self_check"])} test pictures and {len(card.get("mistakes", []))} thumbnails of mistakes travel with the \
 model: whoever has it can see them.
 """

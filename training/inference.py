@@ -3,9 +3,10 @@
 A model folder is what `export` writes and every store holds, byte for byte:
 
     model.onnx        image uint8 [N, size, size, 3] -> probabilities float32 [N, classes] (calibrated),
-                      embedding float32 [N, D], novelty float32 [N] (how unlike the training pictures),
+                      embedding float32 [N, D], novelty float32 [N] (how unlike the training pictures, 0 to about 1),
                       activation float32 [N, classes, h, w] (class-activation map before softmax)
-    model_card.json   classes, preprocessing, metrics, thresholds, lineage, self-check answers
+    model_card.json   classes, preprocessing, precision (fp32 or int8), metrics (with behaviour and other_things),
+                      thresholds, lineage, self-check answers
     reference.npz     what is normal for its pictures: drift checks compare with it (training.reference)
     self_check/       a few test pictures, predicted again at every start
     mistakes/         thumbnails of the worst mistakes on the test split

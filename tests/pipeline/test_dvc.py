@@ -101,7 +101,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     settings["train"] |= {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
     settings["register"]["name"] = "pets"
     settings["promote"] |= {"min_accuracy": 0.3, "min_class_accuracy": 0.0, "min_slice_accuracy": 0.0}
-    settings["promote"]["max_calibration_error"] = 0.5
+    settings["promote"] |= {
+        "max_calibration_error": 0.5,
+        "min_invariance": 0.0,
+        "max_confidence_gain": 1.0,
+        "min_named": 0.0,
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     made = Project(folder, root / "bentoml")
     made.git("init", "-q", "-b", "main")

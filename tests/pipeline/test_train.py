@@ -150,6 +150,57 @@ def test_evaluation_describes_the_test_split(trained: Path) -> None:
     assert {"confusion_matrix.png", "reliability.png", "roc.png", "learning_curves.png", "worst_mistakes.png"} == names
 
 
+def test_evaluation_measures_behaviour_and_other_things(trained: Path) -> None:
+    found = json.loads((trained / "model_performance.json").read_text())
+    behaviour = found["behaviour"]
+    assert behaviour["pictures"] == 90
+    assert {"mirrored", "exif_rotated", "encoded_again"} < set(behaviour["invariance"])
+    assert set(behaviour["direction"]) == {"blurred", "noisy"}
+    assert behaviour["minimum"] == {"pictures": 0, "right": 0, "wrong": []}
+    kinds = set(found["other_things"])
+    assert {"all", "noise", "drawing", "text", "screen", "landscape", "object"} == kinds
+    for kind in found["other_things"].values():
+        low, high = kind["auroc_novelty"]["interval"]
+        assert 0 <= low <= kind["auroc_novelty"]["value"] <= high <= 1
+
+
+@pytest.fixture(scope="module")
+def int8(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights, evaluated and exported in int8."""
+    folder = tmp_path_factory.mktemp("int8") / "project"
+    shutil.copytree(trained, folder)
+    settings = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(settings.replace("precision: fp32", "precision: int8"))
+    for module in ("training.evaluate", "training.export"):
+        done = stage(folder, module)
+        assert done.code == 0, done.output
+    return folder
+
+
+def test_an_int8_model_is_judged_as_it_serves(int8: Path, trained: Path) -> None:
+    folder, fp32 = (ModelFolder.open(path / "models/model") for path in (int8, trained))
+    assert (folder.card["precision"], fp32.card["precision"]) == ("int8", "fp32")
+    assert folder.sha256 != fp32.sha256
+    assert (folder.path / "model.onnx").stat().st_size < 0.4 * (fp32.path / "model.onnx").stat().st_size
+    quantisation = folder.card["metrics"]["quantisation"]
+    assert quantisation["accuracy_fp32"] == fp32.card["metrics"]["accuracy"]
+    assert 0 <= quantisation["label_changes"] < 0.2
+    assert "quantisation" not in fp32.card["metrics"]
+    assert folder.card["temperature"] != fp32.card["temperature"]
+
+
+def test_an_int8_model_gives_the_evaluated_probabilities(int8: Path) -> None:
+    folder = ModelFolder.open(int8 / "models/model")
+    classifier = Classifier(folder)
+    for line in (int8 / "models/predictions.csv").read_text().splitlines()[1::9]:
+        path, _, _, prediction, *values = line.split(",")
+        answer = classifier.predict_bytes([(int8 / "data/processed" / path).read_bytes()])[0]
+        np.testing.assert_allclose(answer, np.array(values, dtype=float), atol=1e-3)
+        assert folder.classes[answer.argmax()] == prediction
+    shapes = [value.shape for value in classifier.run(np.zeros((2, 32, 32, 3), np.uint8), export.OUTPUTS)]
+    assert shapes == [(2, 3), (2, 512), (2,), (2, 3, 2, 2)]
+
+
 def test_the_exported_model_gives_the_evaluated_probabilities(trained: Path) -> None:
     folder = ModelFolder.open(trained / "models/model")
     classifier = Classifier(folder)

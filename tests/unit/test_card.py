@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.tiny import good_behaviour, tiny_model_folder
 from training import card
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,17 +24,33 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 def test_the_document_holds_figures_and_lineage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | {"behaviour": {"flip": 0.987}})
+    told = {"value": 0.9, "interval": [0.8, 0.95]}
+    strange = {"pictures": 32, "auroc_novelty": told, "auroc_confidence": told, "not_sure": told}
+    measured = {"behaviour": good_behaviour(), "other_things": {"noise": strange}, "something": {"new": 0.987}}
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | measured)
     run(monkeypatch, str(folder.path))
     text = capsys.readouterr().out
     low, high = FIGURES["accuracy_interval"]
     assert f"| accuracy | {FIGURES['accuracy']:.4f} | 95 % interval (Wilson) {low:.4f} to {high:.4f} |" in text
     assert f"| is cat | {' | '.join(str(value) for value in FIGURES['confusion_matrix'][0])} |" in text
-    assert "| behaviour.flip | 0.987 |" in text
+    assert "| something.new | 0.987 |" in text
+    assert "| mirrored | 1.0000 [0.9600, 1.0000] | 0.0100 |" in text
+    assert "| blurred | 0.9500 | 0.9000 | -0.0500 [-0.0600, -0.0400] |" in text
+    assert "Of 10 test pictures that anyone recognises, 10 are answered right." in text
+    assert "| noise | 32 | 0.9000 [0.8000, 0.9500] |" in text
+    assert "ONNX Runtime and torch differ by at most" in text
     assert folder.sha256 in text
     assert all(folder.card["lineage"][key] in text for key in ("git_commit", "data_hash", "test_hash", "params_hash"))
     run(monkeypatch, str(folder.path), "--out", str(tmp_path / "card.md"))
     assert (tmp_path / "card.md").read_text() == text
+
+
+def test_int8_is_told(tmp_path: Path) -> None:
+    change = {"quantisation": {"accuracy_fp32": 0.99, "label_changes": 0.001}}
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | change, precision="int8")
+    text = card.document(folder.card, folder.sha256)
+    assert "| precision | int8 |" in text
+    assert "0.10% other answers, accuracy in fp32 0.9900" in text
 
 
 def test_a_class_may_be_called_anything(tmp_path: Path) -> None:

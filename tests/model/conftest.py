@@ -1,0 +1,40 @@
+"""The pinned champion, and real photographs to try it on. What is not there is said by the skip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.load.pictures import photographs
+from training import bento_store, champion
+from training.inference import MODEL_FOLDER, Classifier, ModelFolder
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    """The model that models/champion.json pins, from models/model or the BentoML store."""
+    try:
+        pin = champion.read(ROOT / champion.PIN_FILE)
+    except champion.NoChampionError:
+        pytest.skip("there is no champion: `make run` makes one")
+    exported = ROOT / MODEL_FOLDER
+    if exported.is_dir() and (folder := ModelFolder.open(exported)).sha256 == pin.model_sha256:
+        return Classifier(folder)
+    stored = bento_store.find(pin.bento_tag)
+    if stored is None:
+        pytest.skip(f"the pinned model {pin.bento_tag} is neither in {MODEL_FOLDER} nor in the BentoML store")
+    return Classifier(stored)
+
+
+@pytest.fixture(scope="session")
+def photos(classifier: Classifier) -> Path:
+    """The folder with photographs for testing, test/cats and test/dogs."""
+    folder = photographs()
+    if folder is None:
+        pytest.skip("there are no photographs: set PHOTOS to a folder with test/cats and test/dogs")
+    if set(classifier.folder.classes) != {"cat", "dog"}:
+        pytest.skip(f"the champion knows {', '.join(classifier.folder.classes)}, the photographs show cats and dogs")
+    return folder
