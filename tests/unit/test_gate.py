@@ -152,14 +152,14 @@ def test_missing_evidence_fails(judge: Judge, model: Any, key: str, names: set[s
 def test_behaviour_has_floors(judge: Judge, model: Any) -> None:
     candidate = model()
     behaviour = candidate.card["metrics"]["behaviour"]
-    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.7}}
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.5}}
     behaviour["direction"]["noisy"] = {"change": {"value": 0.1}}
-    behaviour["minimum"] = {"pictures": 10, "right": 8, "wrong": ["a", "b"]}
+    behaviour["minimum"] = {"pictures": 10, "right": 5, "wrong": ["a", "b"]}
     checks = judge(candidate)
     assert failed(checks) == {"invariance", "direction", "named pictures"}
     assert "mirrored" in checks["invariance"].figure
     assert "noisy" in checks["direction"].figure
-    assert checks["named pictures"].figure == "8 of 10 right"
+    assert checks["named pictures"].figure == "5 of 10 right"
 
 
 def test_a_test_split_without_named_pictures_passes(judge: Judge, model: Any) -> None:
