@@ -256,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for command, seconds, rounds in ((compare, 5.0, 5), (overload, 60.0, 1), (soak, 60.0, 1), (framework, 10.0, 3)):
-        one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
+        one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0].replace("%", "%%"))
         one.set_defaults(command=command)
         if command is soak:
             one.add_argument("--minutes", type=int, default=10)
