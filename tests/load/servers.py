@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,7 @@ import httpx
 import orjson
 import psutil
 
+from tests.service.server import free_port
 from training.inference import usable_cores
 
 ROOT = Path(__file__).parent.parent.parent
@@ -245,10 +245,3 @@ def _stop(server: Running, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.Error):
             left.kill()
     process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
