@@ -22,6 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from tests.load.pictures import photographs as photographs_folder
 from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.tiny import tiny_model_folder, tiny_picture
 from training import champion, metrics
@@ -43,7 +44,6 @@ CLASSES = ("cat", "<b>dog</b>", "R&D", '"quoted"', "Žlutý kůň", "six")
 SHARPNESS = 90.0  # of the tiny model: it is sure of clean pictures
 SCREENSHOTS_OF = os.environ.get("SCREENSHOTS_OF")
 SCREENSHOTS = ROOT / ".github/screenshots"
-PHOTOS = Path(os.environ.get("PHOTOS", ROOT.parent / "shared/data/dogs-vs-cats"))
 PATIENCE_MS = 20_000  # with a machine that does much else
 LARGEST = 200_000  # bytes of a screenshot that is committed
 DROP = """([kind, files]) => {
@@ -383,9 +383,11 @@ def photographs(count: int) -> list[dict[str, Any]]:
     """For the README, of a dog and a cat; else drawn ones."""
     if not SCREENSHOTS_OF:
         return [picture(label) for label in range(count)]
+    folder = photographs_folder()
+    assert folder is not None, "screenshots need photographs: set PHOTOS to their folder"
     names = ("test/dogs/dog.3030.jpg", "test/cats/cat.3019.jpg")
     return [
-        {"name": Path(name).name, "mimeType": "image/jpeg", "buffer": (PHOTOS / name).read_bytes()}
+        {"name": Path(name).name, "mimeType": "image/jpeg", "buffer": (folder / name).read_bytes()}
         for name in names[:count]
     ]
 
