@@ -43,7 +43,7 @@ ENLARGED_VIEWS: tuple[View, ...] = (sharpened, sharpened_mirrored)
 
 def to_channels(pictures: NDArray[np.uint8]) -> Tensor:
     """uint8 [N, H, W, 3] -> uint8 [N, 3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
