@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, promoted, restore
 from tests.tiny import tiny_project
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_arrives() -> Iterator[None]:
+    """A shell lets what it starts with & ignore SIGINT, and children inherit that: the tests of Ctrl-C would wait."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
