@@ -124,7 +124,12 @@ OURS = Kind(
     environment={"MODEL_PATH": str(MODEL)},
 )
 PEERS = (
-    Kind("FastAPI + torch eager + Pillow", _module(".venv", "torch_eager")),
+    Kind(  # as it comes: torch takes a thread for each core in each of uvicorn's threads
+        "FastAPI + torch eager + Pillow",
+        _module(".venv", "torch_eager"),
+        environment={"OMP_NUM_THREADS": str(usable_cores())},
+    ),
+    Kind("FastAPI + torch eager + Pillow, OMP_NUM_THREADS=1", _module(".venv", "torch_eager")),
     Kind(
         "BentoML batchable API",
         _bentoml("tests.load.peers.bentoml_batchable:Batchable"),

@@ -1,12 +1,9 @@
-"""LitServe: a worker for each core, batches of up to 8."""
-
-from __future__ import annotations
-
-from typing import Any
+"""LitServe: a worker for each core, batches of up to 8. It reads the annotations, so they must not be strings."""
 
 import litserve
 import numpy as np
 from numpy.typing import NDArray
+from starlette.requests import Request
 
 from tests.load.peers import common
 from training.inference import usable_cores
@@ -17,7 +14,7 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.classifier = common.classifier()
 
-    def decode_request(self, request: Any) -> NDArray[np.uint8]:
+    def decode_request(self, request: Request) -> NDArray[np.uint8]:
         return load(request["image"].file.read(), self.classifier.folder.preprocessing)
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
