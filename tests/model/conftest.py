@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.killing import ROOT
 from tests.load.pictures import photographs
 from training import bento_store, champion
 from training.inference import MODEL_FOLDER, Classifier, ModelFolder
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="session")

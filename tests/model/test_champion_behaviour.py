@@ -22,7 +22,7 @@ def found(classifier: Classifier, photos: Path) -> dict[str, Any]:
     files = [path for name in ("cats", "dogs") for path in sorted((photos / "test" / name).iterdir())[-EACH:]]
 
     def probabilities(images: NDArray[np.uint8], _: str) -> NDArray[np.float32]:
-        return np.concatenate([classifier.predict(image[None]) for image in images])
+        return classifier.predict(images)
 
     return behaviour.measure(probabilities, [path.read_bytes() for path in files], classifier.folder.preprocessing)
 

@@ -55,8 +55,10 @@ def one_thread() -> Iterator[None]:
     """As torchrun gives its processes; more of them wait for each other longer than such small steps take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def accuracy(project: Path, size: int, architecture: str) -> float:
