@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.drawing import drawing
@@ -14,6 +15,10 @@ PICTURE = drawing(1, 32, 32)
 
 def figures(image: Image.Image) -> dict[str, float]:
     return measure(np.asarray(image), *image.size)
+
+
+def _grey(values: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.stack([values] * 3, axis=2).astype(np.uint8)
 
 
 def test_names_and_order() -> None:
@@ -28,10 +33,9 @@ def test_a_flat_picture() -> None:
 
 
 def test_extremes() -> None:
-    board = np.indices((32, 32)).sum(0) % 2 * 255
-    found = measure(np.stack([board] * 3, axis=2).astype(np.uint8), 8, 16)
-    assert found["contrast"] == pytest.approx(127.5)
-    assert found["sharpness"] == pytest.approx(4 * 255)
+    fine = np.indices((32, 32)).sum(0) % 2 * 255
+    assert measure(_grey(fine), 8, 16)["sharpness"] == pytest.approx(4 * 255)
+    assert measure(_grey(fine.repeat(2, 0).repeat(2, 1)), 8, 16)["contrast"] == pytest.approx(127.5)
     red = measure(np.full((32, 32, 3), (255, 0, 0), np.uint8), 8, 16)
     assert (red["saturation"], red["short_side"], red["aspect"]) == (1, 8, 0.5)
 

@@ -2,15 +2,20 @@
 
 BentoML holds a request back in the hope of a larger batch, also a lone one for many milliseconds after a busy time, and
 runs one batch at a time. Here a batch is whatever queued up while the network was busy, and every core has one to run,
-with one more prepared. Queue, batches and the metric `bentoml_service_adaptive_batch_size` stay BentoML's own.
+with one more prepared. Queue, batches and the metric `bentoml_service_adaptive_batch_size` stay BentoML's own; its
+dispatcher is called directly, because what BentoML does around it costs a twentieth of all processor time.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.context import server_context
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema, Optimizer
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from opentelemetry import trace
@@ -25,6 +30,7 @@ from training.serving.errors import Fault, overloaded
 if TYPE_CHECKING:
     from training.params import Serve
 
+Batched = Callable[[list[Any]], Awaitable[list[Any]]]
 
 POLL_S = 0.003  # between looks whether a batch may start; the prepared one hides it, and looking costs time too
 
@@ -44,6 +50,7 @@ def tune(dispatcher: CorkDispatcher[Any, Any], batches: int) -> None:
     dispatcher.optimizer = NeverWait()
     dispatcher._sema = NonBlockSema(batches)
     dispatcher.TICKET_INTERVAL = POLL_S
+    dispatcher.get_batch_size = len
 
 
 class BatchingApp(ServiceAppFactory):
@@ -52,8 +59,36 @@ class BatchingApp(ServiceAppFactory):
     def __init__(self, service: Any, settings: Serve, is_main: bool) -> None:
         super().__init__(service, is_main=is_main)
         self.settings = settings
-        for dispatcher in self.dispatchers.values():
+        self._batched: dict[str, Batched] = {}
+        for name, dispatcher in self.dispatchers.items():
             tune(dispatcher, settings.threads + 1)
+            self._batched[name] = dispatcher(functools.partial(self._run, name))
+
+    async def _run(self, name: str, lists: Sequence[list[Any]]) -> list[list[Any]]:
+        """Run a batchable API once for the lists of several requests."""
+        if self.enable_metrics:
+            self._batch_sizes(name).observe(len(lists))
+        api = self.service.apis[name]
+        results = iter(await api.func(self._service_instance, [item for items in lists for item in items]))
+        return [list(itertools.islice(results, len(items))) for items in lists]
+
+    @functools.cache  # noqa: B019  # one application lives as long as the process
+    def _batch_sizes(self, name: str) -> Any:
+        return self.adaptive_batch_size_hist.labels(
+            runner_name=self.service.name,
+            worker_index=server_context.worker_index,
+            method_name=name,
+            service_version=server_context.bento_version,
+            service_name=server_context.bento_name,
+        )
+
+    async def _answer(self, name: str, request: Request) -> Response:
+        """BentoML's way of a batchable API, without all that it works out anew for every request."""
+        api = self.service.apis[name]
+        given = await api.input_spec.from_http_request(request, None)
+        [items] = vars(given).values()
+        response: Response = await api.output_spec.to_http_response(await self._batched[name](items), None)
+        return response
 
     @property
     def middlewares(self) -> list[Middleware]:
@@ -69,7 +104,8 @@ class BatchingApp(ServiceAppFactory):
         """Answer an API's request. An unexpected error goes on to BentoML, which logs it and answers 500."""
         trace.get_current_span().set_attribute("request_id", request.state.request_id)
         try:
-            response: Response = await super().api_endpoint(name, request)
+            own = self._answer if name in self._batched else super().api_endpoint
+            response: Response = await own(name, request)
             return response
         except Fault as fault:
             return fault.answer(request)

@@ -39,7 +39,7 @@ PROPERTIES = {  # of training.properties: name there -> metric
     "contrast": Histogram("classifier_picture_contrast", "Deviation of luma, 0 to 127.5", buckets=range(10, 121, 10)),
     "sharpness": Histogram(
         "classifier_picture_sharpness",
-        "Deviation of the Laplacian of luma, in grey levels",
+        "Deviation of the Laplacian of green, in levels of 255",
         buckets=(1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     ),
     "saturation": Histogram(
