@@ -27,7 +27,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from training.inference import ModelFolder
 from training.serving import docs, explain, logs, settings, startup, tracing
 from training.serving.answers import Answer, Answerer, Answers, HeatMap
 from training.serving.drain import Drain
@@ -73,7 +72,7 @@ class Guarded(bentoml.Service[Any]):
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
-        folder = ModelFolder.open(startup.folder_path(PIN))
+        folder = startup.model_folder(PIN)
         if SETTINGS.ui:
             app = Pages(app, folder)
             paths |= app.paths
@@ -158,7 +157,7 @@ class PictureClassifier:
         from training.serving.feedback_store import FeedbackStore
         from training.serving.watch import Watch
 
-        self.folder = ModelFolder.open(startup.folder_path(PIN))
+        self.folder = startup.model_folder(PIN)
         self.engine = Engine(self.folder, SETTINGS.threads)
         self.answerer = Answerer(self.folder, PIN)
         self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))

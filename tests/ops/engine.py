@@ -5,13 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from tests.service.server import ROOT, copy_project, environment, make_champion
+from tests.service.server import ROOT, becomes_ready, copy_project, environment, make_champion
 from training.champion import Champion
 
 READY_S = 90.0  # beside other work; what it takes on a quiet machine is in the README
@@ -84,14 +81,8 @@ class Container:
         return f"http://127.0.0.1:{self.port}"
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError(f"not ready: {self.logs()}")
+        if not becomes_ready(self.url, READY_S, lambda: self.state("Running") == "true"):
+            raise AssertionError(f"not ready: {self.logs()}")
 
     def logs(self) -> str:
         done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True)

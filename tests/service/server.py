@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
@@ -60,6 +61,18 @@ def free_port() -> int:
         return port
 
 
+def becomes_ready(url: str, seconds: float, alive: Callable[[], bool]) -> bool:
+    """Wait for 200 from /readyz, as long as the service lives."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and alive():
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return True
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return False
+
+
 @dataclass
 class Server:
     """A running server; `log` is the file of what it printed."""
@@ -92,14 +105,8 @@ class Server:
         return server
 
     def wait_ready(self, seconds: float = READY_S) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise AssertionError(f"not ready: {self.log.read_text()}")
+        if not becomes_ready(self.url, seconds, lambda: self.process.poll() is None):
+            raise AssertionError(f"not ready: {self.log.read_text()}")
 
     def stop(self, seconds: float = 20.0) -> int:
         """SIGTERM to the supervisor, as Docker and Kubernetes do it; its exit code."""

@@ -20,6 +20,7 @@ from training.serving import metrics
 
 WAITING = 100  # pictures on their way to the store; beyond it they are not kept
 LOOK_S = 3600.0  # between looks for pictures that are too old
+OUTCOMES = ("stored", "dropped", "failed", "not_deleted")
 
 log = logging.getLogger("bentoml.capture")
 
@@ -31,6 +32,8 @@ class Captures:
         self.rate = capture.sample_rate
         self.url = capture.url
         self.age = timedelta(days=capture.retention_days)
+        for outcome in OUTCOMES:
+            metrics.CAPTURES.labels(outcome)  # 0 from the start: Prometheus does not see a series that begins at 1
         self._room = threading.Semaphore(WAITING)
         self._thread = ThreadPoolExecutor(1, "capture")
         self._closing = threading.Event()

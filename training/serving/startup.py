@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def folder_path(pin: Champion | None) -> Path:
     if pin is None:
         return Path(os.environ["MODEL_PATH"]).absolute()
     return Path(bentoml.models.get(pin.bento_tag).path)
+
+
+@functools.cache
+def model_folder(pin: Champion | None) -> ModelFolder:
+    """The model folder, verified once in a process."""
+    return ModelFolder.open(folder_path(pin))
 
 
 def promotion(pin: Champion | None, root: Path = ROOT) -> dict[str, Any] | None:
