@@ -68,15 +68,15 @@ class Guarded(bentoml.Service[Any]):
 
         type(self).started = True
         self.inject_config()
-        BoundedHead.install(SETTINGS.upload_timeout)
+        folder = startup.model_folder(PIN)
+        version = startup.version(PIN, folder)
+        BoundedHead.install(SETTINGS.upload_timeout, version)
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
-        folder = startup.model_folder(PIN)
         if SETTINGS.ui:
             app = Pages(app, folder)
             paths |= app.paths
-        version = startup.version(PIN, folder)
         return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
 
 

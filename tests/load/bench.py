@@ -4,6 +4,7 @@
     python -m tests.load.bench overload    60 s at concurrency 64, then more than may wait
     python -m tests.load.bench soak        10 minutes at 80 % of the throughput
     python -m tests.load.bench framework   processor time a request costs beside decoding and the network
+    python -m tests.load.bench overhead    what metrics, request log and the figures of pictures cost, on against off
 
 Every server has the same weights and is asked once beforehand whether it answers the same. It runs alone, with the
 generator in a process of its own; the limit is measured before and after each server, and a ratio refers to those two.
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from tests.load import limit
 from tests.load.generator import Load, send
 from tests.load.pictures import pictures
-from tests.load.servers import MODEL, OURS, PEERS, BenchError, Kind, Running, running
+from tests.load.servers import MODEL, OURS, PEERS, UNWATCHED, BenchError, Kind, Running, running
 from training.command import run_command
 from training.inference import Classifier, ModelFolder, usable_cores
 
@@ -222,6 +223,25 @@ def framework(arguments: argparse.Namespace) -> None:
     report(arguments.out / "framework.json", {"framework": found})
 
 
+def overhead(arguments: argparse.Namespace) -> None:
+    """Throughput with and without what watches the service, by turns, at concurrency 8."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    rows: dict[str, list[Row]] = {}
+    with running(OURS, sent[0]) as on, running(UNWATCHED, sent[0]) as off:
+        for server in (on, off):
+            send(Load(server.port, requests, 8, WARM_UP_S))
+        for number in tqdm(range(arguments.rounds), "overhead", unit="round"):
+            for server in (on, off) if number % 2 else (off, on):
+                rows.setdefault(server.kind.name, []).append(measure(server, requests, 8, arguments.seconds))
+    pairs = list(zip(rows[OURS.name], rows[UNWATCHED.name], strict=True))
+    found = {
+        f"{figure}_on_to_off": statistics.median(on[figure] / off[figure] for on, off in pairs)
+        for figure in ("throughput", "cpu_ms")
+    }
+    report(arguments.out / "overhead.json", {"overhead": found | {"rounds": len(pairs)}})
+
+
 def _cpu_ms(folder: ModelFolder, sent: Sequence[bytes], repetitions: int = 2000) -> float:
     classifier = Classifier(folder)
     begun = time.process_time()
@@ -255,7 +275,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    for command, seconds, rounds in ((compare, 5.0, 5), (overload, 60.0, 1), (soak, 60.0, 1), (framework, 10.0, 3)):
+    plan = (
+        (compare, 5.0, 5),
+        (overload, 60.0, 1),
+        (soak, 60.0, 1),
+        (framework, 10.0, 3),
+        (overhead, 2.0, 20),
+    )
+    for command, seconds, rounds in plan:
         one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0].replace("%", "%%"))
         one.set_defaults(command=command)
         if command is soak:

@@ -22,6 +22,7 @@ import uvloop
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
+CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 BROKEN = 0  # stands for a status where no answer came
 ANSWER_S = 60.0  # no answer after this long counts as none
@@ -129,7 +130,10 @@ class _Connection:
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
-        if length is None:
-            raise OSError("the answer has no Content-Length")
-        await self.reader.readexactly(int(length[1]))
+        if length is not None:
+            await self.reader.readexactly(int(length[1]))
+        elif CHUNKED.search(head):
+            await self.reader.readuntil(b"\r\n0\r\n\r\n")  # stands in no JSON
+        else:
+            raise OSError("the answer does not say where it ends")
         return int(head[9:12]), head

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ OURS = Kind(
     read=lambda answer: list(answer["probabilities"].values()),
     environment={"MODEL_PATH": str(MODEL)},
 )
+UNWATCHED = replace(OURS, name="without watching", command=_bentoml("tests.load.unwatched:PictureClassifier"))
 PEERS = (
     Kind(  # as it comes: torch takes a thread for each core in each of uvicorn's threads
         "FastAPI + torch eager + Pillow",

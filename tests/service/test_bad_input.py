@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 import socket
@@ -209,6 +208,16 @@ def test_headers_without_end_are_refused(server: Server) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (431, "long_head")
 
 
+def test_an_answer_to_no_request_says_which_model_is_served_too(server: Server, client: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        response = HTTPResponse(connection)
+        response.begin()
+        body = json.loads(response.read())
+    assert response.headers["X-Request-ID"] == body["request_id"]
+    assert response.headers["X-Model-Version"] == client.get("/livez").headers["X-Model-Version"]
+
+
 def test_what_is_not_http_is_told_so(server: Server) -> None:
     status, body = talk(server, b"\x16\x03\x01 hello\r\n\r\n")
     assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_http")
@@ -221,9 +230,11 @@ def test_a_connection_closed_half_way_harms_nobody(server: Server, client: httpx
     assert client.post("/predict", files={"image": PNG}).json()["label"] == "cat"
 
 
-def test_a_client_that_closes_its_sending_side_harms_nobody(server: Server, client: httpx.Client) -> None:
-    with contextlib.suppress(RemoteDisconnected):  # uvicorn hangs up, unless the answer was quicker
+def test_a_client_that_closes_its_sending_side_gets_its_answer(server: Server, client: httpx.Client) -> None:
+    for _ in range(20):
         assert talk(server, raw_post(len(PNG)) + PNG, half_close=True)[0] == 200
+    with pytest.raises(RemoteDisconnected):
+        talk(server, raw_post(len(PNG)) + PNG[:10], half_close=True)
     assert client.post("/predict", files={"image": PNG}).json()["label"] == "cat"
 
 

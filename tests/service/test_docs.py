@@ -62,7 +62,7 @@ def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> N
     folder = Path(__file__).parent.parent.parent / "training/serving"
     source = "".join(
         (folder / f"{name}.py").read_text()
-        for name in ("errors", "requests", "multipart", "edge", "feedback", "feedback_store")
+        for name in ("errors", "requests", "multipart", "edge", "feedback", "feedback_store", "protocol")
     )
     codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
     assert len(codes) > 15

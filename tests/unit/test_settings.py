@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from training import inference
 from training.params import ParamsError
 from training.serving import settings
 
@@ -24,6 +26,28 @@ def test_threads_are_as_many_as_cores_unless_given(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(settings, "usable_cores", lambda: 3)
     assert settings.load(ROOT, {}).threads == 3
     assert settings.load(ROOT, {"SERVE_THREADS": "5"}).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_quota_of_a_container_is_read(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert inference._cgroup_quota(tmp_path) == cores
+
+
+def test_half_a_core_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_cgroup_quota", lambda: 0.5)
+    assert inference.usable_cores() == 1
 
 
 @pytest.mark.parametrize(

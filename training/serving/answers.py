@@ -22,8 +22,8 @@ class Model(BaseModel):
     """The model that answered, and where it comes from. The last four are null when MODEL_PATH is served."""
 
     name: str = Field(examples=["cats-vs-dogs"])
-    data_hash: str = Field(description="SHA-256 of the manifest of the pictures it learnt from")
-    git_commit: str = Field(description="of the code that trained it")
+    data_hash: str = Field(description="SHA-256 of the manifest of the pictures it learnt from", examples=["d54e4482"])
+    git_commit: str = Field(description="of the code that trained it", examples=["15cc4315"])
     version: str | None = Field(description="in MLflow", examples=["3"])
     bento_tag: str | None = Field(examples=["cats-vs-dogs:0123456789abcdef"])
     run_id: str | None = Field(description="in MLflow")
@@ -37,7 +37,7 @@ class Answer(bentoml.IODescriptor):
     probabilities: dict[str, float] = Field(examples=[{"cat": 0.98, "dog": 0.02}])
     reason: Literal["low_confidence", "unfamiliar"] | None = Field(None, description="present if label is null")
     model: Model
-    request_id: str
+    request_id: str = Field(examples=["5743f6a7baeb4c5097ab4bf2f122008e"])
 
     @classmethod
     async def to_http_response(cls, obj: Any, serde: Any) -> Response:
@@ -47,8 +47,8 @@ class Answer(bentoml.IODescriptor):
 
 class ErrorDetail(BaseModel):
     code: str = Field(description="for programs", examples=["not_an_image"])
-    message: str = Field(description="what is wrong")
-    hint: str = Field(description="what would be right")
+    message: str = Field(description="what is wrong", examples=["the file is not a picture"])
+    hint: str = Field(description="what would be right", examples=["send a JPEG or PNG file"])
 
 
 class Error(BaseModel):
@@ -61,8 +61,8 @@ class Error(BaseModel):
 class Health(BaseModel):
     """What is served, and where it comes from."""
 
-    status: Literal["ok", "draining"]
-    source: Literal["champion", "MODEL_PATH"]
+    status: Literal["ok", "draining"] = Field(examples=["ok"])
+    source: Literal["champion", "MODEL_PATH"] = Field(examples=["champion"])
     model: Model
 
 
@@ -80,16 +80,19 @@ class Said(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request_id: str = Field(
-        min_length=1, max_length=140, description="of the answer; of a picture of /predict_batch, with its number"
+        min_length=1,
+        max_length=140,
+        description="of the answer; of a picture of /predict_batch, with its number",
+        examples=["5743f6a7baeb4c5097ab4bf2f122008e", "order-17.0"],
     )
-    label: str = Field(description="a class of the model")
+    label: str = Field(description="a class of the model", examples=["cat"])
 
 
 class Recorded(BaseModel):
     """Feedback that is kept."""
 
-    request_id: str
-    label: str
+    request_id: str = Field(examples=["5743f6a7baeb4c5097ab4bf2f122008e"])
+    label: str = Field(examples=["cat"])
     predicted: str = Field(description="the class with the highest probability")
     correct: bool
     version: str = Field(description="of the model that predicted")

@@ -31,22 +31,24 @@ POLICY = (
 )
 
 PROBLEMS = {
-    400: "the form cannot be read, or the connection ended (broken_multipart, disconnected)",
+    400: "form or request cannot be read, or the connection ended (broken_multipart, invalid_http, disconnected)",
     401: "an API key is needed (no_valid_key)",
     404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
-    408: "the body came too slowly (slow_upload)",
+    408: "the body or the head came too slowly (slow_upload, slow_head)",
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
     "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter, wrong_feedback, unknown_label)",
     429: "too many requests (too_many_requests); Retry-After says when",
+    431: "the head of the request is too long (long_head)",
     500: "the service failed (internal)",
     503: "too much is waiting, the model does not answer, or the disk is full (overloaded, not_ready, not_recorded); "
     "Retry-After says when",
     504: "no answer in time (timeout)",
 }
-_POST_PROBLEMS = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+_GET_PROBLEMS = (400, 405, 408, 431, 500)
+_POST_PROBLEMS = (*_GET_PROBLEMS, 401, 413, 415, 422, 429, 503, 504)
 _PICTURE_FILE = {"type": "string", "format": "binary"}
 _ABSTAIN = {
     "name": "abstain",
@@ -69,7 +71,7 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas["$defs"]["Said"]["properties"]["label"]["enum"] = list(classes)
     components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS}}
-    components["responses"] = {str(status): _problem(text) for status, text in PROBLEMS.items()}
+    components["responses"] = {str(status): _problem(status, text) for status, text in PROBLEMS.items()}
     security: list[dict[str, list[str]]] = []
     if keyed:
         security = [{"header": []}, {"bearer": []}]
@@ -153,7 +155,7 @@ def _facts() -> dict[str, Any]:
 def _post(
     summary: str, body: dict[str, Any], answer: dict[str, Any], parameters: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    problems = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _POST_PROBLEMS}
+    problems = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_POST_PROBLEMS)}
     return {
         "post": {
             "summary": summary,
@@ -167,7 +169,7 @@ def _post(
 
 def _get(summary: str, content: dict[str, Any], *problems: int) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": summary, "headers": _HEADERS, "content": content}}
-    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (500, *problems)}
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_GET_PROBLEMS, *problems)}
     return {"get": {"summary": summary, "parameters": [_REQUEST_ID], "responses": responses}}
 
 
@@ -185,8 +187,12 @@ _HEADERS = {
 }
 
 
-def _problem(text: str) -> dict[str, Any]:
-    return {"description": text, "headers": _HEADERS, "content": _json("Error")}
+_MORE_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After", 504: "Retry-After"}
+
+
+def _problem(status: int, text: str) -> dict[str, Any]:
+    more = {_MORE_HEADERS[status]: {"schema": {"type": "string"}}} if status in _MORE_HEADERS else {}
+    return {"description": text, "headers": _HEADERS | more, "content": _json("Error")}
 
 
 _ANSWERS = {

@@ -21,13 +21,14 @@ class BoundedHead(HttpToolsProtocol):
     """uvicorn's protocol, with a bound on the time and the bytes that a request line with its headers may take."""
 
     seconds: ClassVar[float]
+    version: ClassVar[str]
     _timer: asyncio.TimerHandle | None = None
     _bytes = 0
 
     @classmethod
-    def install(cls, seconds: float) -> None:
-        """Make uvicorn use it: BentoML leaves the choice of the protocol to uvicorn."""
-        cls.seconds = seconds
+    def install(cls, seconds: float, version: str) -> None:
+        """Make uvicorn use it: BentoML leaves the choice of the protocol to uvicorn. `version` is of the model."""
+        cls.seconds, cls.version = seconds, version
         protocol: HTTPProtocolType = "auto"
         uvicorn.config.HTTP_PROTOCOLS[protocol] = f"{cls.__module__}:{cls.__qualname__}"
 
@@ -38,6 +39,13 @@ class BoundedHead(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._came()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # True: the connection stays open for the answer
+        """A client that closes its sending side behind a whole request still gets the answer."""
+        answering = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
+        if answering:
+            self.cycle.keep_alive = False
+        return answering
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,7 +85,9 @@ class BoundedHead(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            response = fault.response(uuid.uuid4().hex)
+            request_id = uuid.uuid4().hex
+            response = fault.response(request_id)
+            response.headers.update({"X-Request-ID": request_id, "X-Model-Version": self.version})
             lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
             head = STATUS_LINE[fault.status] + b"".join(lines) + b"connection: close\r\n\r\n"
             self.transport.write(head + bytes(response.body))
