@@ -6,8 +6,9 @@
     python -m tests.load.bench framework   processor time a request costs beside decoding and the network
     python -m tests.load.bench overhead    what metrics, request log and the figures of pictures cost, on against off
 
-Every server has the same weights and is asked once beforehand whether it answers the same. It runs alone, with the
-generator in a process of its own; the limit is measured before and after each server, and a ratio refers to those two.
+In `compare` every server has the same weights and is asked once beforehand whether it answers the same. It runs alone,
+with the generator in a process of its own; the limit is measured before and after each server, and a ratio refers to
+those two.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Container:
         return f"http://127.0.0.1:{self.port}"
 
     def wait_ready(self) -> None:
-        if not becomes_ready(self.url, READY_S, lambda: self.state("Running") == "true"):
+        if not becomes_ready(self.url, READY_S):
             raise AssertionError(f"not ready: {self.logs()}")
 
     def logs(self) -> str:

@@ -61,7 +61,7 @@ def free_port() -> int:
         return port
 
 
-def becomes_ready(url: str, seconds: float, alive: Callable[[], bool]) -> bool:
+def becomes_ready(url: str, seconds: float, alive: Callable[[], bool] = lambda: True) -> bool:
     """Wait for 200 from /readyz, as long as the service lives."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and alive():

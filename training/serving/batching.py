@@ -67,20 +67,16 @@ class BatchingApp(ServiceAppFactory):
     async def _run(self, name: str, lists: Sequence[list[Any]]) -> list[list[Any]]:
         """Run a batchable API once for the lists of several requests."""
         if self.enable_metrics:
-            self._batch_sizes(name).observe(len(lists))
+            self.adaptive_batch_size_hist.labels(
+                runner_name=self.service.name,
+                worker_index=server_context.worker_index,
+                method_name=name,
+                service_version=server_context.bento_version,
+                service_name=server_context.bento_name,
+            ).observe(len(lists))
         api = self.service.apis[name]
         results = iter(await api.func(self._service_instance, [item for items in lists for item in items]))
         return [list(itertools.islice(results, len(items))) for items in lists]
-
-    @functools.cache  # noqa: B019  # one application lives as long as the process
-    def _batch_sizes(self, name: str) -> Any:
-        return self.adaptive_batch_size_hist.labels(
-            runner_name=self.service.name,
-            worker_index=server_context.worker_index,
-            method_name=name,
-            service_version=server_context.bento_version,
-            service_name=server_context.bento_name,
-        )
 
     async def _answer(self, name: str, request: Request) -> Response:
         """BentoML's way of a batchable API, without all that it works out anew for every request."""
