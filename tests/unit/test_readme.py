@@ -3,6 +3,8 @@ and every folder has a README that fits a screen."""
 
 from __future__ import annotations
 
+import ast
+import collections
 import contextlib
 import functools
 import importlib.util
@@ -11,6 +13,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -24,9 +27,16 @@ ROOT = Path(__file__).parent.parent.parent
 OURS = ("data", "k8s", "monitoring", "tests", "training")  # folders with code, as far as they are there
 PAGES = sorted(
     path
-    for path in {*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")}
+    for path in {
+        *ROOT.glob("*.md"),
+        *(ROOT / ".github").glob("*.md"),
+        *ROOT.glob("*/*.md"),
+        *ROOT.glob("*/*/*.md"),
+        *ROOT.glob("*/*/*/*.md"),
+    }
     if path.relative_to(ROOT).parts[0] in (path.name, ".github", *OURS)
 )
+CODE = (".py", ".js", ".json", ".yaml", ".yml", ".cfg")
 SCREEN = 85  # lines, more or less
 LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
 ELSEWHERE = ("cosign", "curl", "docker", "git", "helm", "kubectl", "openssl")  # a machine may lack these
@@ -137,7 +147,7 @@ def test_registry_commands_exist(page: Path) -> None:
 
 def test_keys_of_params_exist(page: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, key in re.findall(rf"`({'|'.join(params)})\.(?!(?:py|json)\b)(\w*[a-z0-9])\b", page.read_text()):
+    for section, key in re.findall(rf"`({'|'.join(params)})\.(?!(?:py|json|yaml)\b)(\w*[a-z0-9])\b", page.read_text()):
         assert key in params[section] or (ROOT / section / f"{key}.py").exists(), f"{section}.{key}"
 
 
@@ -147,9 +157,26 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize(
-    "folder", [*(name for name in OURS if (ROOT / name).is_dir()), "data/sample", "training/serving"]
-)
+def folders() -> list[str]:
+    """Those with three files of code or more, and the data's sample."""
+    counts = collections.Counter(
+        path.parent.relative_to(ROOT).as_posix()
+        for top in (*OURS, ".github/workflows")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in CODE
+    )
+    return sorted(
+        {name for name, files in counts.items() if files > 2 and name in (*OURS, *tracked())} | {"data/sample"}
+    )
+
+
+def tracked() -> set[str]:
+    """Folders that git knows: the pipeline makes others."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {Path(name).parent.as_posix() for name in listed.splitlines()}
+
+
+@pytest.mark.parametrize("folder", folders())
 def test_every_folder_has_a_readme(folder: str) -> None:
     assert (ROOT / folder / "README.md").is_file()
 
@@ -157,3 +184,26 @@ def test_every_folder_has_a_readme(folder: str) -> None:
 def test_a_readme_of_a_folder_fits_a_screen(page: Path) -> None:
     if page.name == "README.md" and page.parent != ROOT and page not in LOOKED_UP:
         assert len(page.read_text().splitlines()) <= SCREEN
+
+
+@functools.cache
+def literals() -> str:
+    """Every piece of a string in this project, and in the package that DVC works git with."""
+    folder = Path(importlib.util.find_spec("scmrepo").origin).parent  # type: ignore[union-attr,arg-type]
+    sources = [
+        *folder.rglob("*.py"),
+        *(path for name in (*OURS[:-2], "training") for path in (ROOT / name).rglob("*.py")),
+    ]
+    constants = (node for path in sources for node in ast.walk(ast.parse(path.read_text())))
+    return "\n".join(str(node.value) for node in constants if isinstance(node, ast.Constant))
+
+
+def test_error_messages_in_the_readme_are_those_of_the_code() -> None:
+    section = (ROOT / "README.md").read_text().partition("## When something goes wrong")[2]
+    messages = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(messages) >= 6
+    for message in messages:
+        pieces = re.split(r"'[^']*'|\.\.\.|\S*[/=]\S*|SHA256SUMS", message)  # put in by a format
+        for piece in pieces:
+            assert piece.strip() in literals(), message
+        assert any(" " in piece.strip() for piece in pieces), message
