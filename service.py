@@ -17,6 +17,7 @@ in the environment. Without a champion the service does not start.
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import bentoml
@@ -158,12 +159,14 @@ class PictureClassifier:
         from training.serving.watch import Watch
 
         self.folder = startup.model_folder(PIN)
-        self.engine = Engine(self.folder, SETTINGS.threads)
+        # One thread for each core, whatever it does: more of them keep one another, and the event loop, from running.
+        pool = ThreadPoolExecutor(SETTINGS.threads, "work")
+        self.engine = Engine(self.folder, SETTINGS.threads, pool)
         self.answerer = Answerer(self.folder, PIN)
         self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
-        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch)
+        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, pool)
         self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
         self.facts = Facts(self.folder, self.answerer.model, version, self.feedback)
         gc.collect()

@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from bentoml._internal.marshal.dispatcher import CorkDispatcher
-
-from training.serving.batching import tune
+from training.serving.batching import Dispatcher
 
 WORK_S = 0.02
 
@@ -18,28 +16,26 @@ def fallback() -> NoReturn:
     raise AssertionError("a request was given up")
 
 
-def dispatcher() -> CorkDispatcher[int, int]:
-    made: CorkDispatcher[int, int] = CorkDispatcher(10_000, 4, fallback=fallback, get_batch_size=lambda _: 1)
-    tune(made, batches=2)
-    return made
+def dispatcher() -> Dispatcher:
+    return Dispatcher(batches=2, max_batch=4, fallback=fallback)
 
 
 def test_a_lone_request_after_a_busy_time_is_answered_as_soon_as_before() -> None:
     sizes: list[int] = []
 
-    async def work(batch: Sequence[int]) -> list[int]:
+    async def work(batch: Sequence[list[int]]) -> list[int]:
         sizes.append(len(batch))
         await asyncio.sleep(WORK_S)
-        return [number * 2 for number in batch]
+        return [number * 2 for [number] in batch]
 
     async def scenario() -> list[float]:
         call = dispatcher()(work)
-        busy = await asyncio.gather(*(call(number) for number in range(200)))
+        busy = await asyncio.gather(*(call([number]) for number in range(200)))
         assert busy == [number * 2 for number in range(200)]
         lone = []
         for number in range(5):
             begun = time.perf_counter()
-            assert await call(number) == number * 2
+            assert await call([number]) == number * 2
             lone.append(time.perf_counter() - begun)
         return lone
 
@@ -50,17 +46,48 @@ def test_a_lone_request_after_a_busy_time_is_answered_as_soon_as_before() -> Non
 
 
 def test_one_failing_batch_fails_alone() -> None:
-    async def work(batch: Sequence[int]) -> list[int]:
-        if 13 in batch:
+    async def work(batch: Sequence[list[int]]) -> list[int]:
+        if [13] in batch:
             raise ValueError("13")
         await asyncio.sleep(0)
-        return list(batch)
+        return [number for [number] in batch]
 
     async def scenario() -> list[object]:
         call = dispatcher()(work)
-        return await asyncio.gather(*(call(number) for number in range(40)), return_exceptions=True)
+        return await asyncio.gather(*(call([number]) for number in range(40)), return_exceptions=True)
 
     results = asyncio.run(scenario())
     failed = [number for number, result in enumerate(results) if isinstance(result, ValueError)]
     assert 13 in failed
     assert len(failed) <= 4
+
+
+def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
+    seen: list[int] = []
+
+    async def work(batch: Sequence[list[int]]) -> list[int]:
+        seen.extend(number for [number] in batch)
+        await asyncio.sleep(WORK_S)
+        return [number for [number] in batch]
+
+    async def scenario() -> list[int]:
+        call = dispatcher()(work)
+        calls = [asyncio.ensure_future(call([number])) for number in range(20)]
+        await asyncio.sleep(WORK_S / 2)  # two batches of four run
+        for given_up in calls[8:16]:
+            given_up.cancel()
+        return [await calls[number] for number in (*range(8), *range(16, 20))]
+
+    assert asyncio.run(scenario()) == [*range(8), *range(16, 20)]
+    assert sorted(seen) == [*range(8), *range(16, 20)]
+
+
+def test_a_request_of_many_is_split_into_batches() -> None:
+    sizes: list[int] = []
+
+    async def work(batch: Sequence[list[int]]) -> list[list[int]]:
+        sizes.append(sum(map(len, batch)))
+        return [[number * 2 for number in numbers] for numbers in batch]
+
+    assert asyncio.run(dispatcher()(work)(list(range(10)))) == [number * 2 for number in range(10)]
+    assert max(sizes) == 4

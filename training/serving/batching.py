@@ -1,22 +1,24 @@
 """BentoML's adaptive batching, tuned: several batches at once, and no waiting for company.
 
-BentoML holds a request back in the hope of a larger batch, also a lone one for many milliseconds after a busy time, and
-runs one batch at a time. Here a batch is whatever queued up while the network was busy, and every core has one to run,
-with one more prepared. Queue, batches and the metric `bentoml_service_adaptive_batch_size` stay BentoML's own; its
-dispatcher is called directly, because what BentoML does around it costs a twentieth of all processor time.
+BentoML holds a request back in the hope of a larger batch, also a lone one for many milliseconds after a busy time,
+runs one batch at a time, and looks for the next one by the clock. Here a batch is whatever queued up while the network
+was busy, every core has one to run, with one more prepared, and the next starts when one ends. Queue, batches and the
+metric `bentoml_service_adaptive_batch_size` stay BentoML's own; its dispatcher is called directly, because what BentoML
+does around it costs a twentieth of all processor time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
-from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema, Optimizer
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -30,27 +32,33 @@ from training.serving.errors import Fault, overloaded
 if TYPE_CHECKING:
     from training.params import Serve
 
-Batched = Callable[[list[Any]], Awaitable[list[Any]]]
-
-POLL_S = 0.003  # between looks whether a batch may start; the prepared one hides it, and looking costs time too
+Batched = Callable[[list[Any]], Coroutine[None, None, Any]]
 
 
-class NeverWait(Optimizer):
-    """BentoML's estimate of what waiting would gain: nothing."""
+class Dispatcher(CorkDispatcher[Any, Any]):
+    """BentoML's dispatcher of a batchable API; at most `batches` run at once, each of at most `max_batch` pictures."""
 
-    def __init__(self) -> None:
-        super().__init__(max_latency=0)  # every estimate is 0 s
+    def __init__(self, batches: int, max_batch: int, fallback: Callable[[], NoReturn]) -> None:
+        super().__init__(0, max_batch, shared_sema=NonBlockSema(batches), fallback=fallback, get_batch_size=len)
+        self._running: set[asyncio.Task[None]] = set()
 
-    def trigger_refresh(self) -> None:
-        """Estimates stay 0."""
+    async def controller(self) -> None:
+        """Start a batch whenever pictures wait and one more may run; leave out those nobody waits for any more."""
+        while True:
+            async with self._wake_event:
+                await self._wake_event.wait_for(lambda: self._queue and self._sema.sema)
+            jobs = tuple(job for job in self._get_inputs() if not job.future.done())
+            if jobs:
+                self._sema.acquire()  # type: ignore[no-untyped-call]
+                task = self._loop.create_task(self.outbound_call(jobs))
+                self._running.add(task)  # the loop alone would not keep it
+                task.add_done_callback(self._running.discard)
 
-
-def tune(dispatcher: CorkDispatcher[Any, Any], batches: int) -> None:
-    """Let `batches` run at once and none wait."""
-    dispatcher.optimizer = NeverWait()
-    dispatcher._sema = NonBlockSema(batches)
-    dispatcher.TICKET_INTERVAL = POLL_S
-    dispatcher.get_batch_size = len
+    async def outbound_call(self, inputs_info: tuple[Any, ...], training: bool = False) -> None:
+        """Run a batch, and tell the controller that it is over."""
+        await super().outbound_call(inputs_info, training)
+        async with self._wake_event:
+            self._wake_event.notify_all()
 
 
 class BatchingApp(ServiceAppFactory):
@@ -60,9 +68,10 @@ class BatchingApp(ServiceAppFactory):
         super().__init__(service, is_main=is_main)
         self.settings = settings
         self._batched: dict[str, Batched] = {}
-        for name, dispatcher in self.dispatchers.items():
-            tune(dispatcher, settings.threads + 1)
-            self._batched[name] = dispatcher(functools.partial(self._run, name))
+        for name, theirs in self.dispatchers.items():
+            own = Dispatcher(settings.threads + 1, settings.max_batch, theirs.fallback)
+            self.dispatchers[name] = own
+            self._batched[name] = own(functools.partial(self._run, name))
 
     async def _run(self, name: str, lists: Sequence[list[Any]]) -> list[list[Any]]:
         """Run a batchable API once for the lists of several requests."""

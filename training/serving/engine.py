@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -32,26 +33,32 @@ class Seen(NamedTuple):
 
 class Engine:
     """Runs the network for batches. One thread for each core and each run on one core is the most pictures a second;
-    a lone picture is answered sooner by all cores together (measured: see the README's benchmark)."""
+    a lone picture is answered sooner by all cores together (measured: see the README's benchmark).
 
-    def __init__(self, folder: ModelFolder, threads: int) -> None:
-        self.narrow = Classifier(folder)
-        on_gpu = "CUDAExecutionProvider" in self.narrow.session.get_providers()
-        self.wide = self.narrow if on_gpu or threads == 1 else Classifier(folder, threads)
-        self.narrow.self_check()
+    Each thread has a session of its own: two runs in one session of ONNX Runtime take up to a sixth longer, in some
+    processes and not in others.
+    """
+
+    def __init__(self, folder: ModelFolder, threads: int, pool: Executor) -> None:
+        """`pool` has `threads` threads."""
+        first = Classifier(folder)
+        first.self_check()
+        on_gpu = "CUDAExecutionProvider" in first.session.get_providers()
+        self._narrow = deque([first, *(first if on_gpu else Classifier(folder) for _ in range(threads - 1))])
+        self._wide = None if on_gpu or threads == 1 else Classifier(folder, threads)
         self._reference = Reference.load(folder.path)
         self._size = folder.preprocessing.size
-        self._threads = ThreadPoolExecutor(1 if on_gpu else threads, "model")
+        self._pool = pool
         self._running = 0
         self._answered = time.monotonic()
 
     async def run(self, pixels: list[NDArray[np.uint8]], alone: bool = False) -> list[Seen]:
         """What the network says about each of `pixels`; `alone`: nothing else waits for a core."""
-        classifier = self.wide if alone and self._running == 0 else self.narrow
+        wide = self._wide if alone and self._running == 0 else None
         self._running += 1
         try:
             loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._threads, self._forward, classifier, pixels)
+            seen = await loop.run_in_executor(self._pool, self._forward, wide, pixels)
         finally:
             self._running -= 1
         self._answered = time.monotonic()
@@ -68,9 +75,14 @@ class Engine:
             return False
         return True
 
-    def _forward(self, classifier: Classifier, pixels: list[NDArray[np.uint8]]) -> list[Seen]:
+    def _forward(self, wide: Classifier | None, pixels: list[NDArray[np.uint8]]) -> list[Seen]:
         begun = time.perf_counter()
-        probabilities, novelty, activation, embeddings = classifier.run(np.stack(pixels), OUTPUTS)
+        classifier = wide or self._narrow.pop()  # as many as threads: never empty
+        try:
+            probabilities, novelty, activation, embeddings = classifier.run(np.stack(pixels), OUTPUTS)
+        finally:
+            if classifier is not wide:
+                self._narrow.append(classifier)
         sketches = [None] * len(pixels) if self._reference is None else _half(self._reference.sketch(embeddings))
         seconds = time.perf_counter() - begun
         rows = zip(probabilities, novelty.tolist(), activation, sketches, strict=True)

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -74,16 +74,16 @@ class Refused:
 
 
 class Reader:
-    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in threads of its own."""
+    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in the threads of `pool`."""
 
-    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch) -> None:
+    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, pool: Executor) -> None:
         self.settings = settings
         self.watch = watch
         self.how = how
         self.limits: Limits = serve_settings.limits(settings)
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
-        self._threads = ThreadPoolExecutor(settings.threads, "decode")
+        self._pool = pool
         self._large = ThreadPoolExecutor(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
@@ -160,7 +160,7 @@ class Reader:
         return b"".join(chunks)
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
         request_id = f"{request.state.request_id}.{index}"
