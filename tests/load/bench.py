@@ -4,6 +4,7 @@
     python -m tests.load.bench overload    60 s at concurrency 64, then more than may wait
     python -m tests.load.bench soak        10 minutes at 80 % of the throughput
     python -m tests.load.bench framework   processor time a request costs beside decoding and the network
+    python -m tests.load.bench layouts     workers, threads and batches, each against the one the service has by itself
     python -m tests.load.bench overhead    what metrics, request log and the figures of pictures cost, on against off
 
 In `compare` every server has the same weights and is asked once beforehand whether it answers the same. It runs alone,
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from tests.load import limit
 from tests.load.generator import Load, send
 from tests.load.pictures import pictures
-from tests.load.servers import MODEL, OURS, PEERS, UNWATCHED, BenchError, Kind, Running, running
+from tests.load.servers import LAYOUTS, MODEL, OURS, PEERS, UNWATCHED, BenchError, Kind, Running, running
 from training.command import run_command
 from training.inference import Classifier, ModelFolder, usable_cores
 
@@ -243,6 +244,31 @@ def overhead(arguments: argparse.Namespace) -> None:
     report(arguments.out / "overhead.json", {"overhead": found | {"rounds": len(pairs)}})
 
 
+def layouts(arguments: argparse.Namespace) -> None:
+    """Throughput, latency and memory of ways to lay the service out, each started anew in every round."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    rows: dict[str, list[list[Row]]] = {}
+    for number in tqdm(range(arguments.rounds), "layouts", unit="round"):
+        for kind in (*LAYOUTS[number % len(LAYOUTS) :], *LAYOUTS[: number % len(LAYOUTS)]):
+            with running(kind, sent[0]) as server:
+                send(Load(server.port, requests, 8, WARM_UP_S))
+                loads = [measure(server, requests, concurrency, arguments.seconds) for concurrency in (1, 8, 32)]
+                rows.setdefault(kind.name, []).append([row | {"memory_mb": server.megabytes()} for row in loads])
+    found = {}
+    for name, rounds in rows.items():
+        pairs = [list(zip(own, first, strict=True)) for own, first in zip(rounds, rows[LAYOUTS[0].name], strict=True)]
+        found[name] = {
+            f"throughput_at_{own['concurrency']}": statistics.median(
+                pair[place][0]["throughput"] / pair[place][1]["throughput"] for pair in pairs
+            )
+            for place, own in enumerate(rounds[0])
+        } | {"p99_ms_at_32": statistics.median(loads[2]["p99_ms"] for loads in rounds)}
+        found[name]["memory_mb"] = statistics.median(loads[2]["memory_mb"] for loads in rounds)
+        found[name]["errors"] = sum(row["errors"] for loads in rounds for row in loads)
+    report(arguments.out / "layouts.json", found)
+
+
 def _cpu_ms(folder: ModelFolder, sent: Sequence[bytes], repetitions: int = 2000) -> float:
     classifier = Classifier(folder)
     begun = time.process_time()
@@ -281,6 +307,7 @@ def parser() -> argparse.ArgumentParser:
         (overload, 60.0, 1),
         (soak, 60.0, 1),
         (framework, 10.0, 3),
+        (layouts, 2.0, 5),
         (overhead, 2.0, 20),
     )
     for command, seconds, rounds in plan:
