@@ -50,9 +50,9 @@ class Image:
         image.build()
         return image
 
-    def build(self) -> str:
+    def build(self, *options: str) -> str:
         """Run the command; its output."""
-        command = [sys.executable, "-m", "training.image", "--tag", self.tag]
+        command = [sys.executable, "-m", "training.image", "--tag", self.tag, *options]
         where = environment(self.project.parent / "home", SOURCE_DATE_EPOCH="1767225600")
         done = subprocess.run(command, cwd=self.project, env=where, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

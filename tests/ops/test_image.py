@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import time
 import uuid
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -101,28 +104,59 @@ def test_labels_user_and_health_check(image: Image) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """All files of the image by path, and the flags of those that are bytecode."""
+    """All files of an image by path: what they are, the SHA-256 of their bytes, and the flags of bytecode."""
 
     members: dict[str, tarfile.TarInfo]
+    digests: dict[str, str]
     flags: dict[str, int]
+
+    @classmethod
+    def of(cls, tag: str) -> Contents:
+        found = cls({}, {}, {})
+        name = docker("create", tag)
+        try:
+            with (
+                subprocess.Popen(["docker", "export", name], stdout=subprocess.PIPE) as exporting,
+                tarfile.open(fileobj=exporting.stdout, mode="r|") as files,
+            ):
+                for member in files:
+                    found._add(member, files.extractfile(member) if member.isreg() else None)
+            assert exporting.returncode == 0
+        finally:
+            docker("rm", name)
+        return found
+
+    def _add(self, member: tarfile.TarInfo, file: IO[bytes] | None) -> None:
+        data = file.read() if file else b""
+        self.members[member.name] = member
+        self.digests[member.name] = hashlib.sha256(data).hexdigest()
+        if member.name.endswith(".pyc"):
+            self.flags[member.name] = int.from_bytes(data[4:8], "little")
+
+    def facts(self, path: str) -> tuple[Any, ...]:
+        """What makes the file what it is; not the time of its last change."""
+        member = self.members[path]
+        return member.type, member.mode, member.uid, member.gid, member.linkname, self.digests[path]
 
 
 @pytest.fixture(scope="module")
-def contents(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    archive = tmp_path_factory.mktemp("contents") / "image.tar"
-    name = docker("create", image.tag)
+def contents(image: Image) -> Contents:
+    return Contents.of(image.tag)
+
+
+def test_the_same_inputs_give_the_same_files(image: Image, contents: Contents) -> None:
+    """Bento and image built anew, without the cache: BentoML notes the time in bento.yaml, all else is the same."""
+    [bento] = (path for path in (image.project.parent / "home/bentos/cats-vs-dogs").iterdir() if path.is_dir())
+    shutil.rmtree(bento)
+    again = replace(image, tag=f"{image.tag}-again")
+    again.build("--opt", "no-cache")
     try:
-        docker("export", "--output", str(archive), name)
+        found = Contents.of(again.tag)
     finally:
-        docker("rm", name)
-    found = Contents({}, {})
-    with tarfile.open(archive) as files:
-        for member in files:
-            found.members[member.name] = member
-            if member.name.endswith(".pyc") and (file := files.extractfile(member)):
-                found.flags[member.name] = int.from_bytes(file.read(8)[4:], "little")
-    archive.unlink()
-    return found
+        docker("image", "rm", "--force", again.tag)
+    assert found.members.keys() == contents.members.keys()
+    differing = {path for path in found.members if found.facts(path) != contents.facts(path)}
+    assert differing == {"home/bentoml/bento/bento.yaml"}
 
 
 def test_it_holds_no_tools_tests_or_training_code(contents: Contents) -> None:
@@ -230,8 +264,15 @@ def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -
     url = f"http://127.0.0.1:{stack['CLASSIFIER_PORT']}/predict"
     answer = httpx.post(url, files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
     assert answer.status_code == 200
-    logged = compose("exec", "-T", "drift", "sh", "-c", "cat /logs/requests-*.jsonl", project=STACK, **stack)
-    assert answer.json()["request_id"] in logged.stdout
+    deadline = time.monotonic() + 20  # the log is written a moment after the answer
+    while answer.json()["request_id"] not in (told := _logged(stack)).stdout:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.2)
     shown = compose("ps", "--format", "json", project=STACK, **stack).stdout
     states = {state["Service"]: state["State"] for state in map(json.loads, shown.splitlines())}
     assert states == {"classifier": "running", "drift": "running"}
+
+
+def _logged(stack: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What the drift check's container sees of the request log."""
+    return compose("exec", "-T", "drift", "sh", "-c", "cat /logs/requests-*.jsonl", project=STACK, **stack)
