@@ -65,13 +65,13 @@ class Guarded(bentoml.Service[Any]):
         from training.serving.batching import BatchingApp
         from training.serving.edge import Edge, with_cors
         from training.serving.pages import Pages
-        from training.serving.protocol import BoundedHead
+        from training.serving.protocol import BoundedProtocol
 
         type(self).started = True
         self.inject_config()
         folder = startup.model_folder(PIN)
         version = startup.version(PIN, folder)
-        BoundedHead.install(SETTINGS.upload_timeout, version)
+        BoundedProtocol.install(SETTINGS.upload_timeout, version)
         app = BatchingApp(self, SETTINGS, is_main)()
         routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}

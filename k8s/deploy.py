@@ -12,6 +12,8 @@ In the environment:
     DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
     DEPLOY_URL    k8s: where the service answers; without it a port is forwarded to one of its pods
     API_KEYS      and what else tests/smoke/smoke.py reads
+    MLFLOW_TRACKING_URI   an MLflow server: the registered model notes the roll-out too, and every machine's
+                  `python -m training.registry status` tells of it
 """
 
 from __future__ import annotations
@@ -94,10 +96,14 @@ def record(target: Target, image: Image, model: Lineage, result: str) -> None:
     tag = model.get("bento_tag") or image.labels.get(MODEL_LABEL, "")
     bento = image.labels.get(BENTO_LABEL, "")
     version = str(model.get("version") or "")
-    deployments.append(
-        Deployment(now, target.name, bento, tag, image.name, image.digest, version, who, result),
-        ROOT / DEPLOYMENTS_FILE,
-    )
+    done = Deployment(now, target.name, bento, tag, image.name, image.digest, version, who, result)
+    deployments.append(done, ROOT / DEPLOYMENTS_FILE)
+    registry = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if registry.startswith(("http://", "https://")) and tag:
+        try:
+            deployments.share(done, tag.partition(":")[0], registry)
+        except (ChampionError, deployments.DeploymentsError) as error:
+            print(f"not noted in the registry: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -248,7 +248,7 @@ def pod_options(template: dict[str, Any], config: dict[str, str], prefix: str = 
     sizes = {one["name"]: one["emptyDir"]["sizeLimit"].removesuffix("i") for one in template["volumes"]}
     for mount in container["volumeMounts"]:
         name, path = mount["name"], mount["mountPath"]
-        if "subPathExpr" in mount:  # outlives the container, as a claim would outlive the pod
+        if name == "logs":  # outlives the container, as a claim would outlive the pod
             options += ["--volume", f"{prefix}-{name}:{path}"]
         else:
             options += ["--tmpfs", f"{path}:size={sizes[name]},uid={user},gid={group},mode=0700"]

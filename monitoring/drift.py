@@ -122,7 +122,7 @@ def reference_of(model: Served) -> Reference:
 
 
 def log_folders(root: Path) -> list[Path]:
-    """`root`, and those of its folders that hold a request log: each pod of a cluster writes to one of its own.
+    """`root`, and those of its folders that hold a request log, as of replicas that do not share one.
 
     Raises DriftError when `root` is missing.
     """

@@ -137,7 +137,7 @@ def registry_champion(name: str, uri: str, root: Path = Path()) -> RegistryChamp
     if uri.startswith(SQLITE):
         rows = _query(uri, root, _CHAMPION_QUERY, (SHA256_TAG, name, ALIAS))
         return RegistryChampion(str(rows[0][0]), rows[0][1]) if rows else None
-    answer = _get(uri, "registered-models/alias", name=name, alias=ALIAS)
+    answer = _call(uri, "registered-models/alias", name=name, alias=ALIAS)
     if answer is None:
         return None
     tags = {tag["key"]: tag["value"] for tag in answer["model_version"].get("tags", [])}
@@ -148,8 +148,20 @@ def has_unfinished_move(name: str, uri: str, root: Path = Path()) -> bool:
     """Whether a crash cut off a move of aliases (see aliases.py); RegistryUnreachableError as above."""
     if uri.startswith(SQLITE):
         return bool(_query(uri, root, _JOURNAL_QUERY, (name, JOURNAL_TAG)))
-    answer = _get(uri, "registered-models/get", name=name) or {"registered_model": {}}
-    return any(tag["key"] == JOURNAL_TAG for tag in answer["registered_model"].get("tags", []))
+    return JOURNAL_TAG in registered_tags(name, uri)
+
+
+def registered_tags(name: str, uri: str) -> dict[str, str]:
+    """The tags of the registered model on an MLflow server; none when there is no such model."""
+    answer = _call(uri, "registered-models/get", name=name) or {"registered_model": {}}
+    return {tag["key"]: tag["value"] for tag in answer["registered_model"].get("tags", [])}
+
+
+def set_registered_tag(name: str, key: str, value: str, uri: str) -> None:
+    """Set a tag of the registered model on an MLflow server; RegistryUnreachableError when that cannot be done."""
+    data = json.dumps({"name": name, "key": key, "value": value}).encode()
+    if _call(uri, "registered-models/set-tag", data) is None:
+        raise RegistryUnreachableError(f"{without_password(uri)} has no registered model {name}")
 
 
 def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) -> str | None:
@@ -157,7 +169,7 @@ def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) ->
     if uri.startswith(SQLITE):
         rows = _query(uri, root, _VERSION_QUERY, (name, SHA256_TAG, sha256))
         return str(rows[0][0]) if rows else None
-    answer = _get(uri, "model-versions/search", filter=f"name = '{name}' AND tags.{SHA256_TAG} = '{sha256}'") or {}
+    answer = _call(uri, "model-versions/search", filter=f"name = '{name}' AND tags.{SHA256_TAG} = '{sha256}'") or {}
     return next((str(version["version"]) for version in answer.get("model_versions", [])), None)
 
 
@@ -190,16 +202,16 @@ def _query(uri: str, root: Path, sql: str, values: tuple[str, ...]) -> list[Any]
         raise RegistryUnreachableError(f"{path} cannot be read: {error}") from None
 
 
-def _get(uri: str, method: str, **query: str) -> dict[str, Any] | None:
-    """One call of MLflow's REST API; None when MLflow says that what is asked for does not exist."""
+def _call(uri: str, method: str, data: bytes | None = None, **query: str) -> dict[str, Any] | None:
+    """One call of MLflow's REST API, a POST of the JSON `data` if there is any; None when MLflow says that what it is
+    about does not exist."""
     where = without_password(uri)
     if not uri.startswith(("http://", "https://")):
         raise RegistryUnreachableError(f"a registry at {where} cannot be asked without MLflow")
     url = f"{where.rstrip('/')}/api/2.0/mlflow/{method}?{urllib.parse.urlencode(query)}"
+    request = urllib.request.Request(url, data, _credentials(uri) | {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=_credentials(uri)), timeout=TIMEOUT_S
-        ) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             found = json.load(answer)
     except urllib.error.HTTPError as error:
         if _says_missing(error):

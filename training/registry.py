@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from training import aliases, params, pull, retention, status, trace
+from training import aliases, deployments, params, pull, retention, status, trace
 from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.command import run_command
 from training.dataset import DatasetError
@@ -45,9 +45,10 @@ def _is_meant(version: Version, text: str) -> bool:
 
 
 def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
-    report = status.collect(registry, arguments.url)
+    deployed = deployments.known(registry.tags())
+    report = status.collect(registry, deployed, arguments.url)
     print(report.table())
-    if where := status.deployed():
+    if where := status.last_of_each(deployed):
         print(f"\n{columns(where)}\n")
     for problem in report.problems:
         print(f"DISAGREEMENT: {problem}")

@@ -9,7 +9,7 @@ from training.mlflow_store import Registry, Version
 def doomed(registry: Registry, keep: int) -> list[Version]:
     """Versions that nothing names: no alias, no deployment, no Bento, and not among the `keep` newest."""
     needed = set(registry.aliases().values())
-    used = bento_store.bentos().keys() | deployments.tags_in_use()
+    used = bento_store.bentos().keys() | deployments.tags_in_use(deployments.known(registry.tags()))
     return [
         version
         for version in registry.versions()[keep:]

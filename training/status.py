@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training import bento_store, champion, deployments
 from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, pin_of
 from training.champion import ChampionError
+from training.deployments import Deployment
 from training.inference import ModelFolderError
 from training.mlflow_store import Registry, RegistryError, Version
 from training.register import bento_metadata
@@ -29,7 +31,7 @@ class Report:
         return columns(self.rows)
 
 
-def collect(registry: Registry, url: str | None = None) -> Report:
+def collect(registry: Registry, deployed: Sequence[Deployment], url: str | None = None) -> Report:
     """Ask all of them; RegistryError when the service at `url` gives no answer to compare."""
     bentos = bento_store.bentos()
     rows: list[tuple[str, ...]] = [("alias", "version", "bento model", "in store", "bentos", "image digest", "running")]
@@ -42,16 +44,16 @@ def collect(registry: Registry, url: str | None = None) -> Report:
         tag = version.bento_tag
         built = ", ".join(bentos.get(tag, ())) or "-"
         live = f"at {url}" if running.get("bento_tag") == tag else "-"
-        rows.append((alias, version.number, tag, _held(tag), built, deployments.digest_of(tag) or "-", live))
+        rows.append((alias, version.number, tag, _held(tag), built, deployments.digest_of(tag, deployed) or "-", live))
     best = named[CHAMPION]
     if best is None:
         return Report(rows, [f"{registry.name} in {registry.where} has no champion: `make run` makes one"])
     return Report(rows, [*_pin(registry, best), *_store(best), *(_running(best, running, url) if url else ())])
 
 
-def deployed() -> list[tuple[str, ...]]:
+def last_of_each(deployed: Sequence[Deployment]) -> list[tuple[str, ...]]:
     """Rows of a table, the first being its head: the last deployment of every target; none: nothing was deployed."""
-    last = {one.target: one for one in deployments.read()}
+    last = {one.target: one for one in deployed}
     if not last:
         return []
     head = ("target", "deployed", "by", "version", "bento model", "digest", "result")

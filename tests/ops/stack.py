@@ -114,7 +114,8 @@ def prometheus(folder: Path, service: int, alertmanager: int, rules: str) -> Pro
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     ports = {"classifier": service, "alertmanager": alertmanager, "prometheus": port}
     for job in config["scrape_configs"]:
-        job["static_configs"][0]["targets"] = [f"127.0.0.1:{ports[job['job_name']]}"]
+        job.pop("dns_sd_configs", None)
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
     (folder / "alerts.yml").write_text(rules)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

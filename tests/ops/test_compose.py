@@ -83,7 +83,11 @@ def test_prometheus_and_grafana_find_what_they_ask(services: dict[str, Any]) -> 
     """Host names in their configuration are services here, and the ports those that these services listen on."""
     prometheus = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     [alertmanagers] = prometheus["alerting"]["alertmanagers"]
-    asked = [target for job in prometheus["scrape_configs"] for target in job["static_configs"][0]["targets"]]
+    jobs = prometheus["scrape_configs"]
+    asked = [target for job in jobs for one in job.get("static_configs", []) for target in one["targets"]]
+    found = [one for job in jobs for one in job.get("dns_sd_configs", [])]
+    asked += [f"{name}:{one['port']}" for one in found for name in one["names"]]
+    assert "classifier:3000" in asked
     asked += alertmanagers["static_configs"][0]["targets"]
     [source] = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
     asked.append(source["url"].removeprefix("http://"))

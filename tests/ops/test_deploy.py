@@ -233,7 +233,7 @@ def test_a_container_runs_as_the_pod_template_says(monkeypatch: pytest.MonkeyPat
         "--env API_KEYS",
     ):
         assert expected in options
-    assert "secret" not in options and "POD_NAME" not in options
+    assert "secret" not in options
 
 
 @dataclass

@@ -24,7 +24,7 @@ import pytest
 from tests.ops import engine
 from tests.ops.engine import Container, Image, docker
 from tests.ops.local_stack import REQUIRED, compose
-from tests.service.server import ROOT, free_port
+from tests.service.server import ROOT, two_free_ports
 from tests.tiny import tiny_picture
 from training import image as module
 from training.champion import Champion
@@ -250,27 +250,30 @@ def test_the_sbom_lists_every_locked_package(image: Image, tmp_path: Path) -> No
 @pytest.fixture
 def stack(image: Image) -> Iterator[dict[str, str]]:
     """Variables of a local stack with this image; it is taken down at the end."""
-    ports = {"CLASSIFIER_PORT": str(free_port())}
-    variables = REQUIRED | ports | {"CLASSIFIER_IMAGE": image.tag, "DRIFT_EVERY": "5"}
+    first, second = two_free_ports()
+    variables = {"CLASSIFIER_PORT": f"{first}-{second}", "CLASSIFIER_IMAGE": image.tag, "DRIFT_EVERY": "5"}
+    variables = REQUIRED | variables
     yield variables
     compose("down", "--volumes", "--timeout", "20", project=STACK, **variables)
 
 
 def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -> None:
-    """The images of the others cannot be had everywhere; these two are made here."""
-    command = ("up", "--detach", "--wait", "--wait-timeout", "120", "classifier", "drift")
+    """The images of the others cannot be had everywhere; these two are made here. The service has two replicas."""
+    command = ("up", "--detach", "--wait", "--wait-timeout", "120", "--scale", "classifier=2", "classifier", "drift")
     done = compose(*command, project=STACK, **stack)
     assert done.returncode == 0, done.stderr + compose("logs", project=STACK, **stack).stdout
-    url = f"http://127.0.0.1:{stack['CLASSIFIER_PORT']}/predict"
-    answer = httpx.post(url, files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
+    one, other = (f"http://127.0.0.1:{port}" for port in stack["CLASSIFIER_PORT"].split("-"))
+    answer = httpx.post(f"{one}/predict", files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
     assert answer.status_code == 200
     deadline = time.monotonic() + 20  # the log is written a moment after the answer
     while answer.json()["request_id"] not in (told := _logged(stack)).stdout:
         assert time.monotonic() < deadline, told
         time.sleep(0.2)
+    said = {"request_id": answer.json()["request_id"], "label": "cat"}
+    assert httpx.post(f"{other}/feedback", json=said, timeout=20).status_code == 200  # the other replica knows it
     shown = compose("ps", "--format", "json", project=STACK, **stack).stdout
-    states = {state["Service"]: state["State"] for state in map(json.loads, shown.splitlines())}
-    assert states == {"classifier": "running", "drift": "running"}
+    states = [(state["Service"], state["State"]) for state in map(json.loads, shown.splitlines())]
+    assert sorted(states) == [("classifier", "running"), ("classifier", "running"), ("drift", "running")]
 
 
 def _logged(stack: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -20,8 +20,9 @@ import pytest
 from tests.pipeline.acting import FAIR, GOOD, NAME, promoted
 from tests.service.server import free_port
 from tests.unit.test_signing import key_pair
-from training import bento_store, champion, params, pull, register, registry
+from training import bento_store, champion, deployments, params, pull, register, registry
 from training.champion import ChampionError
+from training.deployments import Deployment
 from training.inference import ModelFolderError
 from training.mlflow_store import Registry, RegistryError
 
@@ -131,6 +132,37 @@ def test_a_rerun_on_the_second_machine_needs_no_mlflow(clone: Path, trained: Pat
     assert register.registered(folder, NAME, None) == register.Record.of(version)
     assert champion.registered_version(NAME, "0" * 64, Registry(NAME).uri) is None
     assert champion.registered_version("other", version.sha256, Registry(NAME).uri) is None
+
+
+def test_a_deployment_noted_at_the_registry_is_told_on_every_machine(
+    clone: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = pull.pull_champion(Registry(NAME))
+    for number in range(1, 8):  # of one target; the registry keeps the newest five
+        result = "deployed" if number == 7 else "failed: " + "the smoke tests failed " * 40
+        made = Deployment(
+            f"2026-01-0{number}",
+            "k8s/production",
+            "b:1",
+            version.bento_tag,
+            "r/i",
+            "sha256:" + "a" * 64,
+            "2",
+            "ci",
+            result,
+        )
+        deployments.share(made, NAME, server)
+    tags = Registry(NAME).tags()
+    assert [one.time for one in deployments.shared(tags)] == [f"2026-01-0{number}" for number in range(3, 8)]
+    assert not deployments.DEPLOYMENTS_FILE.exists()
+    registry.main(["status"])
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("k8s/production", "2026-01-07", "ci", "sha256:aaaa", "deployed"))
+    assert deployments.tags_in_use(deployments.known(tags)) == {version.bento_tag}
+    with pytest.raises(champion.RegistryUnreachableError, match="no registered model other"):
+        deployments.share(made, "other", server)
+    with pytest.raises(champion.RegistryUnreachableError, match="cannot be asked"):
+        deployments.share(made, NAME, f"http://127.0.0.1:{free_port()}")
 
 
 def test_the_pin_is_refused_when_the_server_has_another_champion(clone: Path) -> None:

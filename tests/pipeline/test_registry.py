@@ -272,7 +272,7 @@ def test_gc_deletes_from_both_stores_what_nobody_names(two: Path, command: Comma
 
 def test_status_tells_the_last_deployment_of_every_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert status.deployed() == []
+    assert status.last_of_each(deployments.read()) == []
     digest = "sha256:" + "1" * 64
     for target, version, result in (
         ("k8s/x", "1", "deployed"),
@@ -280,7 +280,7 @@ def test_status_tells_the_last_deployment_of_every_target(tmp_path: Path, monkey
         ("k8s/x", "2", "failed: y"),
     ):
         deployments.append(Deployment("t", target, "b", f"m:{version}", "i", digest, version, "ada", result))
-    head, *rows = status.deployed()
+    head, *rows = status.last_of_each(deployments.read())
     assert head[:3] == ("target", "deployed", "by")
     assert rows == [
         ("k8s/x", "t", "ada", "2", "m:2", digest[:19], "failed: y"),

@@ -61,6 +61,18 @@ def free_port() -> int:
         return port
 
 
+def two_free_ports() -> tuple[int, int]:
+    """Two neighbours."""
+    while True:
+        first = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", first + 1))
+            except OSError:
+                continue
+            return first, first + 1
+
+
 def becomes_ready(url: str, seconds: float, alive: Callable[[], bool] = lambda: True) -> bool:
     """Wait for 200 from /readyz, as long as the service lives."""
     deadline = time.monotonic() + seconds

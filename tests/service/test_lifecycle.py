@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,7 @@ from PIL import Image
 
 from tests.service.pictures import encode
 from tests.service.server import Server, raw_post, talk
+from training.serving.protocol import REST_S
 
 KEY = {"X-API-Key": "second"}
 TIGHT = {
@@ -57,6 +60,35 @@ def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(tight: Ser
     assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
     after = httpx.post(f"{tight.url}/predict", files={"image": slow_picture}, headers=KEY, timeout=20)
     assert after.status_code == 200
+
+
+def test_who_comes_back_at_once_is_read_a_moment_later(tight: Server, slow_picture: bytes, cat: bytes) -> None:
+    impatient = HTTPConnection("127.0.0.1", tight.port, timeout=20)
+
+    def ask() -> int:
+        impatient.request("POST", "/predict", cat, KEY | {"Content-Type": "image/png"})
+        answer = impatient.getresponse()
+        answer.read()
+        return answer.status
+
+    def keep_busy() -> None:
+        while not refused.is_set():
+            httpx.post(f"{tight.url}/predict", files={"image": slow_picture}, headers=KEY, timeout=20)
+
+    refused = threading.Event()
+    with contextlib.closing(impatient), ThreadPoolExecutor(8) as pool:
+        busy = [pool.submit(keep_busy) for _ in range(8)]
+        try:
+            deadline = time.monotonic() + 30
+            while ask() != 503:
+                assert time.monotonic() < deadline
+            begun = time.monotonic()
+            ask()
+            assert time.monotonic() - begun > 0.9 * REST_S
+        finally:
+            refused.set()
+        for one in busy:
+            one.result()
 
 
 def test_no_request_hangs_longer_than_the_timeout(tight: Server, cat: bytes) -> None:

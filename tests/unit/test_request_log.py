@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from monitoring import request_log as reader
 from training.serving import metrics, request_log
+from training.serving.log_files import HOST, QUIET_S, request_file
 from training.serving.request_log import RequestLog
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -69,7 +71,7 @@ def test_the_files_are_bounded_in_size_and_number_also_over_runs(writing: Reques
     logs = tmp_path / "logs"
     logs.mkdir(exist_ok=True)
     for former in range(5):  # of workers that are gone; process ids beyond any real one
-        path = logs / f"requests-{2**22 + 1 + former}.jsonl"
+        path = logs / f"requests-{HOST}-{2**22 + 1 + former}.jsonl"
         path.write_text("{}\n")
         os.utime(path, (former, former))
     for number in range(100):
@@ -77,8 +79,8 @@ def test_the_files_are_bounded_in_size_and_number_also_over_runs(writing: Reques
         if number % 10 == 9:
             writing.flush()
     writing.close()
-    files = sorted(path.name for path in logs.iterdir())
-    assert files == [f"requests-{os.getpid()}.jsonl{end}" for end in ("", ".1", ".2")]
+    name = request_file(logs).name
+    assert sorted(path.name for path in logs.iterdir()) == [name, f"{name}.1", f"{name}.2"]
     assert all(path.stat().st_size <= 2000 for path in logs.iterdir())
     found = sorted(int(each["request_id"]) for each in reader.read(logs, THEN))
     assert found == list(range(100 - len(found), 100))
@@ -88,13 +90,18 @@ def test_the_files_are_bounded_in_size_and_number_also_over_runs(writing: Reques
 def test_the_file_another_living_worker_writes_is_never_deleted(writing: RequestLog, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir(exist_ok=True)
-    other = logs / f"requests-{os.getppid()}.jsonl"
-    other.write_text("{}\n")
-    os.utime(other, (0, 0))
+    beside, elsewhere, left = (
+        logs / f"requests-{HOST}-{os.getppid()}.jsonl",
+        *(logs / f"requests-pod-{name}-7.jsonl" for name in "ab"),
+    )
+    now = time.time()
+    for path, age in ((beside, now), (elsewhere, QUIET_S / 2), (left, 2 * QUIET_S)):
+        path.write_text("{}\n")
+        os.utime(path, (now - age, now - age))
     for number in range(100):
         writing.add(record(number))
         writing.flush()
-    assert other.exists()
+    assert (beside.exists(), elsewhere.exists(), left.exists()) == (True, True, False)
 
 
 @pytest.mark.parametrize("kind", ["full disk", "no folder can be made"])
@@ -104,7 +111,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_told_once(
     folder = tmp_path / "logs"
     if kind == "full disk":
         folder.mkdir()
-        (folder / f"requests-{os.getpid()}.jsonl").symlink_to("/dev/full")
+        request_file(folder).symlink_to("/dev/full")
     else:
         folder.write_text("a file")
     logging.getLogger("bentoml").propagate = True

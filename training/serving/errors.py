@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from training.preprocess import PictureError
 
+OVERLOADED = "overloaded"
 PICTURE_STATUS = {
     "not_an_image": 415,
     "unsupported_format": 415,
@@ -59,4 +60,4 @@ class Fault(Exception):
 
 def overloaded(limit: int) -> Fault:
     message = f"{limit} pictures are waiting already"
-    return Fault(503, "overloaded", message, "try again in a second", Retry_After="1")
+    return Fault(503, OVERLOADED, message, "try again in a second", Retry_After="1")

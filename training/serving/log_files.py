@@ -1,20 +1,27 @@
 """The files of the request log and how they are read: whole lines only, each once, also while they are written.
 
-Worker PID writes `requests-PID.jsonl`; at its full size that becomes `requests-PID.jsonl.1`, `.1` becomes `.2`, and so
-on. What people say of predictions goes to `feedback.jsonl` beside them.
+Worker PID of machine, container or pod HOST writes `requests-HOST-PID.jsonl`; at its full size that becomes `.jsonl.1`,
+`.1` becomes `.2`, and so on. So replicas may share a folder, and each knows the predictions of all. What people say of
+them goes to `feedback.jsonl` beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 
 REQUESTS = "requests-*.jsonl*"
+HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+QUIET_S = 86_400  # after which a file of another host counts as left
 FEEDBACK_FILE = "feedback.jsonl"
 DRIFT_FILE = "drift.json"  # monitoring.drift leaves its last finding here, for the metrics
 
@@ -28,6 +35,22 @@ def request_files(folder: Path, since: float = 0.0) -> list[Path]:
         except FileNotFoundError:  # renamed or deleted by a worker meanwhile
             continue
     return [path for age, path in sorted(aged) if age >= since]
+
+
+def request_file(folder: Path) -> Path:
+    """What this process writes to."""
+    return folder / f"requests-{HOST}-{os.getpid()}.jsonl"
+
+
+def is_written(path: Path) -> bool:
+    """Whether a worker that lives has the file open; another host's workers cannot be asked, but write now and then."""
+    if path.suffix != ".jsonl":
+        return False
+    host, _, pid = path.stem.removeprefix("requests-").rpartition("-")
+    try:
+        return psutil.pid_exists(int(pid)) if host == HOST else time.time() - path.stat().st_mtime < QUIET_S
+    except FileNotFoundError:  # deleted by another worker meanwhile
+        return False
 
 
 class Tail:

@@ -1,4 +1,5 @@
-"""The first bytes of a connection: uvicorn waits for the head of a request without bounds, this does not."""
+"""Connections that cost too much: uvicorn waits for a head without bounds, and answers those who come back at once,
+though told to wait, at the cost of those it has accepted."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from training.serving.errors import Fault
+from training.serving.errors import OVERLOADED, Fault
 
 if TYPE_CHECKING:
     from uvicorn.config import HTTPProtocolType
 
 MAX_HEAD_BYTES = 64 * 1024
+REST_S = 0.5  # in which a connection is not read after its request was refused for overload
 
 
-class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol, with a bound on the time and the bytes that a request line with its headers may take."""
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with bounds on the time and bytes of a head, and a rest for those refused for overload."""
 
     seconds: ClassVar[float]
     version: ClassVar[str]
@@ -54,6 +56,17 @@ class BoundedHead(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._came()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        refused = self.cycle is not None and self.cycle.scope["state"].get("fault") == OVERLOADED
+        super().on_response_complete()
+        if refused and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self.loop.call_later(REST_S, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

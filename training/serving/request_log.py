@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 from collections import deque
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
-import psutil
 
 from training.serving import metrics
-from training.serving.log_files import request_files
+from training.serving.log_files import is_written, request_file, request_files
 
 EVERY_S = 0.1  # between writes
 WAITING = 10_000  # records; beyond it they are lost
@@ -73,8 +71,7 @@ class _File(RotatingFileHandler):
         self._lines = 0  # of the batch being written
         self._error: Exception | None = None  # of that batch
         self._broken = False  # the batch before failed
-        path = folder / f"requests-{os.getpid()}.jsonl"
-        super().__init__(path, maxBytes=max_bytes, backupCount=files, encoding="utf-8", delay=True)
+        super().__init__(request_file(folder), maxBytes=max_bytes, backupCount=files, encoding="utf-8", delay=True)
 
     def append(self, batch: list[dict[str, Any]]) -> None:
         """Write the records as lines; behind a failed batch, a new line ends what may have come of it."""
@@ -97,11 +94,6 @@ class _File(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in request_files(self.folder)[: 1 - self.files]:
-            if not _is_written(path):
+            if not is_written(path):
                 path.unlink(missing_ok=True)
         return super()._open()
-
-
-def _is_written(path: Path) -> bool:
-    """Whether a worker that lives has the file open."""
-    return path.suffix == ".jsonl" and psutil.pid_exists(int(path.stem.partition("-")[2]))
