@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.pictures import good_kinds, sideways
+from tests.service.pictures import encode, good_kinds, sideways
 from tests.service.server import Server
 from tests.tiny import tiny_picture
 from training.champion import PIN_FILE, read
@@ -162,6 +163,21 @@ def test_batches_form_from_concurrent_one_picture_requests(client: httpx.Client,
     after = batch_sizes(client)
     assert after["sum"] - before["sum"] == 320
     assert after["count"] - before["count"] < 320
+
+
+def test_pictures_that_are_slow_to_decode_are_answered_one_after_another(server: Server) -> None:
+    """Those decoded first do not wait for the rest to be decoded."""
+    slow = encode(Image.new("RGBA", (2000, 1990), (10, 20, 30, 128)), "PNG")  # an eighth of a second
+
+    def ask(_: int) -> float:
+        answer = httpx.post(f"{server.url}/predict", files={"image": slow}, timeout=60)
+        assert answer.status_code == 200
+        return time.monotonic()
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(32) as pool:
+        times = sorted(when - begun for when in pool.map(ask, range(32)))
+    assert times[0] < times[-1] / 2
 
 
 def batch_sizes(client: httpx.Client) -> dict[str, float]:

@@ -84,6 +84,9 @@ class Reader:
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
         self._pool = pool
+        self._decoding = asyncio.Semaphore(
+            2 * settings.threads
+        )  # more in the pool's queue would keep the network waiting
         self._large = ThreadPoolExecutor(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
@@ -160,7 +163,8 @@ class Reader:
         return b"".join(chunks)
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        async with self._decoding:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
         request_id = f"{request.state.request_id}.{index}"
