@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uvicorn.config import HTTPProtocolType
 
 MAX_HEAD_BYTES = 64 * 1024
-REST_S = 0.5  # in which a connection is not read after its request was refused for overload
+REST_S = 0.2  # in which a connection is not read after its request was refused for overload
 
 
 class BoundedProtocol(HttpToolsProtocol):
