@@ -135,14 +135,14 @@ def _layout(workers: int, threads: int, batch: int) -> Kind:
 
 CORES = usable_cores()
 LAYOUTS = (  # the first is what the service does by itself
-    _layout(1, CORES, 4),
-    _layout(CORES, 1, 4),
-    _layout(CORES, CORES, 4),
-    _layout(1, 1, 4),
-    _layout(1, 2 * CORES, 4),
+    _layout(1, CORES, 3),
+    _layout(CORES, 1, 3),
+    _layout(CORES, CORES, 3),
+    _layout(1, 1, 3),
+    _layout(1, 2 * CORES, 3),
     _layout(1, CORES, 2),
+    _layout(1, CORES, 4),
     _layout(1, CORES, 8),
-    _layout(1, CORES, 16),
 )
 PEERS = (
     Kind(  # as it comes: torch takes a thread for each core in each of uvicorn's threads

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import bentoml
 import numpy as np
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from training.serving.watch import Watch
 
 FORM = "multipart/form-data"
+SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
+SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
-LARGE_PIXELS_JPEG = 25_000_000  # these are decoded at a smaller scale
+LARGE_PIXELS_JPEG = 25_000_000
 _T = TypeVar("_T")
 
 
@@ -45,6 +47,13 @@ class Decoded:
     properties: dict[str, float]
     seconds: float
     data: bytes | None  # the file itself, if it is to be kept
+
+
+class Later(NamedTuple):
+    """A picture that takes long to decode: what does it, and where."""
+
+    pool: Executor
+    decode: Callable[[], Decoded]
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,7 @@ class Reader:
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
         self._pool = pool
-        self._decoding = asyncio.Semaphore(
-            2 * settings.threads
-        )  # more in the pool's queue would keep the network waiting
+        self._slow = ThreadPoolExecutor(settings.threads, "decode-slow")
         self._large = ThreadPoolExecutor(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
@@ -163,8 +170,7 @@ class Reader:
         return b"".join(chunks)
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        async with self._decoding:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
         request_id = f"{request.state.request_id}.{index}"
@@ -180,12 +186,11 @@ class Reader:
             done = await self._in_thread(lambda: self._decode_or_open(data()))
             if isinstance(done, Decoded):
                 return done
-            return await asyncio.get_running_loop().run_in_executor(self._large, done)
+            return await asyncio.get_running_loop().run_in_executor(done.pool, done.decode)
         except PictureError as error:
             raise Fault.of_picture(error) from None
 
-    def _decode_or_open(self, data: bytes) -> Decoded | Callable[[], Decoded]:
-        """The picture; of a large one, what will decode it."""
+    def _decode_or_open(self, data: bytes) -> Decoded | Later:
         begun = time.perf_counter()
         if len(data) > self.settings.max_bytes:
             raise _too_many_bytes(self.settings.max_bytes)
@@ -194,9 +199,10 @@ class Reader:
         if whole and pixels > self.settings.max_pixels_whole:
             hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
-        if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG):
+        if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
+            pool = self._large if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG) else self._slow
             opened = time.perf_counter() - begun
-            return lambda: self._decode(image, data, time.perf_counter() - opened)
+            return Later(pool, lambda: self._decode(image, data, time.perf_counter() - opened))
         return self._decode(image, data, begun)
 
     def _decode(self, image: Image, data: bytes, begun: float) -> Decoded:
