@@ -159,7 +159,8 @@ class PictureClassifier:
         from training.serving.watch import Watch
 
         self.folder = startup.model_folder(PIN)
-        # One thread for each core, whatever it does: more of them keep one another, and the event loop, from running.
+        # One thread for each core, whether it decodes or runs the network: more keep one another, and the event loop,
+        # from running. Only pictures that are slow to decode have others (requests.py).
         pool = ThreadPoolExecutor(SETTINGS.threads, "work")
         self.engine = Engine(self.folder, SETTINGS.threads, pool)
         self.answerer = Answerer(self.folder, PIN)

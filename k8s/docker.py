@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Docker:
 
     @property
     def name(self) -> str:
-        return f"docker/{self.prefix}"
+        return f"docker/{self.prefix}@{socket.gethostname()}"
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import http.client
 import json
 import logging
 import os
@@ -154,14 +155,16 @@ def has_unfinished_move(name: str, uri: str, root: Path = Path()) -> bool:
 def registered_tags(name: str, uri: str) -> dict[str, str]:
     """The tags of the registered model on an MLflow server; none when there is no such model."""
     answer = _call(uri, "registered-models/get", name=name) or {"registered_model": {}}
-    return {tag["key"]: tag["value"] for tag in answer["registered_model"].get("tags", [])}
+    return {tag["key"]: tag["value"] for tag in answer.get("registered_model", {}).get("tags", [])}
 
 
 def set_registered_tag(name: str, key: str, value: str, uri: str) -> None:
     """Set a tag of the registered model on an MLflow server; RegistryUnreachableError when that cannot be done."""
     data = json.dumps({"name": name, "key": key, "value": value}).encode()
     if _call(uri, "registered-models/set-tag", data) is None:
-        raise RegistryUnreachableError(f"{without_password(uri)} has no registered model {name}")
+        raise RegistryUnreachableError(
+            f"{without_password(uri)} has no registered model {name}, or refuses the tag {key}"
+        )
 
 
 def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) -> str | None:
@@ -217,8 +220,8 @@ def _call(uri: str, method: str, data: bytes | None = None, **query: str) -> dic
         if _says_missing(error):
             return None
         raise RegistryUnreachableError(f"{where} answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        raise RegistryUnreachableError(f"{where} cannot be asked: {error}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise RegistryUnreachableError(f"{where} cannot be asked: {error!r}") from None
     if not isinstance(found, dict):
         raise RegistryUnreachableError(f"{where} does not answer as MLflow does")
     return found

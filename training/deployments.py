@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ DEPLOYMENTS_FILE = Path("models/deployments.jsonl")
 IN_USE = 2  # deployments of a target that may be live: the last one, and the one a rollback returns to
 SHARED = 5  # newest deployments of a target that the registry keeps
 SHARED_TAG = "deployments."  # and the target: name of the tag
-LONGEST_RESULT = 300  # characters of a result in it: MLflow bounds the length of a tag
+LONGEST_TAG = 5000  # characters that MLflow's databases take
+LONGEST_RESULT = 300  # characters of a result in it
 DEPLOYED = "deployed"  # result of a roll-out that stands; any other result says why it does not
 
 
@@ -80,11 +82,13 @@ def append(deployment: Deployment, path: Path = DEPLOYMENTS_FILE) -> None:
 
 def share(deployment: Deployment, name: str, uri: str) -> None:
     """Note it at the registered model `name` on the MLflow server `uri`; RegistryUnreachableError when that fails."""
-    key = SHARED_TAG + deployment.target
+    key = SHARED_TAG + re.sub(r"[^\w.\-/ :]", "_", deployment.target)  # what MLflow takes
     former = shared({key: champion.registered_tags(name, uri).get(key, "[]")})
     short = dataclasses.replace(deployment, result=deployment.result[:LONGEST_RESULT])
     newest = [dataclasses.asdict(one) for one in [*former, short][-SHARED:]]
-    champion.set_registered_tag(name, key, json.dumps(newest), uri)
+    while len(text := json.dumps(newest)) > LONGEST_TAG and len(newest) > 1:
+        del newest[0]
+    champion.set_registered_tag(name, key, text, uri)
 
 
 def shared(tags: Mapping[str, str]) -> list[Deployment]:

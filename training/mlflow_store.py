@@ -92,7 +92,7 @@ class Registry:
         return {} if model is None else {alias: str(number) for alias, number in model.aliases.items()}
 
     def tags(self) -> dict[str, str]:
-        """The tags of the registered model itself: journal and locks."""
+        """The tags of the registered model itself: journal, locks, deployments."""
         model = self._model()
         return {} if model is None else dict(model.tags)
 

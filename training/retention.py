@@ -9,12 +9,18 @@ from training.mlflow_store import Registry, Version
 def doomed(registry: Registry, keep: int) -> list[Version]:
     """Versions that nothing names: no alias, no deployment, no Bento, and not among the `keep` newest."""
     needed = set(registry.aliases().values())
-    used = bento_store.bentos().keys() | deployments.tags_in_use(deployments.known(registry.tags()))
+    used = bento_store.bentos().keys() | in_use(registry)
     return [
         version
         for version in registry.versions()[keep:]
         if version.number not in needed and version.bento_tag not in used
     ]
+
+
+def in_use(registry: Registry) -> set[str]:
+    """Tags of models that are deployed, by this machine's record or the registry's: targets may share a name."""
+    deployed = deployments.read(), deployments.shared(registry.tags())
+    return set().union(*map(deployments.tags_in_use, deployed))
 
 
 def delete(registry: Registry, version: Version) -> bool:

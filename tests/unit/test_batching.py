@@ -91,3 +91,22 @@ def test_a_request_of_many_is_split_into_batches() -> None:
 
     assert asyncio.run(dispatcher()(work)(list(range(10)))) == [number * 2 for number in range(10)]
     assert max(sizes) == 4
+
+
+def test_of_a_request_of_many_that_was_given_up_no_further_part_is_worked_on() -> None:
+    seen: list[int] = []
+
+    async def work(batch: Sequence[list[int]]) -> list[list[int]]:
+        seen.extend(number for numbers in batch for number in numbers)
+        await asyncio.sleep(WORK_S)
+        return list(batch)
+
+    async def scenario() -> object:
+        call = dispatcher()(work)
+        many = asyncio.ensure_future(call(list(range(20))))
+        await asyncio.sleep(WORK_S / 2)  # two batches of four run
+        many.cancel()
+        return await call([99])
+
+    assert asyncio.run(scenario()) == [99]
+    assert sorted(seen) == [*range(8), 99]

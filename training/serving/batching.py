@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,6 +33,8 @@ from training.serving.errors import Fault, overloaded
 if TYPE_CHECKING:
     from training.params import Serve
 
+log = logging.getLogger("bentoml.batching")
+
 Batched = Callable[[list[Any]], Coroutine[None, None, Any]]
 
 
@@ -42,12 +45,30 @@ class Dispatcher(CorkDispatcher[Any, Any]):
         super().__init__(0, max_batch, shared_sema=NonBlockSema(batches), fallback=fallback, get_batch_size=len)
         self._running: set[asyncio.Task[None]] = set()
 
+    def split_job(self, job: Any, split_indexes: list[int]) -> tuple[Any, Any]:
+        """Part a request of many pictures; the parts end with it."""
+        parts = super().split_job(job, split_indexes)
+
+        def end(_: object) -> None:
+            for part in parts:
+                part.future.cancel()
+
+        if job.future.done():
+            end(job)
+        else:
+            job.future.add_done_callback(end)
+        return parts
+
     async def controller(self) -> None:
         """Start a batch whenever pictures wait and one more may run; leave out those nobody waits for any more."""
         while True:
             async with self._wake_event:
                 await self._wake_event.wait_for(lambda: self._queue and self._sema.sema)
-            jobs = tuple(job for job in self._get_inputs() if not job.future.done())
+            try:
+                jobs = tuple(job for job in self._get_inputs() if not job.future.done())
+            except Exception:  # as BentoML does: one odd request must not end the batching of all
+                log.exception("a request cannot be batched")
+                continue
             if jobs:
                 self._sema.acquire()  # type: ignore[no-untyped-call]
                 task = self._loop.create_task(self.outbound_call(jobs))

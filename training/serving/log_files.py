@@ -21,7 +21,7 @@ import psutil
 
 REQUESTS = "requests-*.jsonl*"
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
-QUIET_S = 86_400  # after which a file of another host counts as left
+QUIET_S = 7 * 86_400.0  # after which a file of another host counts as left
 FEEDBACK_FILE = "feedback.jsonl"
 DRIFT_FILE = "drift.json"  # monitoring.drift leaves its last finding here, for the metrics
 
@@ -42,15 +42,24 @@ def request_file(folder: Path) -> Path:
     return folder / f"requests-{HOST}-{os.getpid()}.jsonl"
 
 
-def is_written(path: Path) -> bool:
-    """Whether a worker that lives has the file open; another host's workers cannot be asked, but write now and then."""
-    if path.suffix != ".jsonl":
-        return False
-    host, _, pid = path.stem.removeprefix("requests-").rpartition("-")
-    try:
-        return psutil.pid_exists(int(pid)) if host == HOST else time.time() - path.stat().st_mtime < QUIET_S
-    except FileNotFoundError:  # deleted by another worker meanwhile
-        return False
+def surplus(folder: Path, keep: int) -> list[Path]:
+    """Files that may go: this host's but for the `keep` newest and those a living worker writes, and those of other
+    hosts, whose workers cannot be asked, that nobody wrote to for a week."""
+    by_host: dict[bool, list[Path]] = {True: [], False: []}
+    for path in request_files(folder):
+        by_host[_writer(path)[0] == HOST].append(path)
+    left = set(by_host[False]) - set(request_files(folder, time.time() - QUIET_S))
+    return [path for path in by_host[True][:-keep] if not _is_written(path)] + sorted(left)
+
+
+def _writer(path: Path) -> tuple[str, str]:
+    """Host and process id."""
+    host, _, pid = path.name.removeprefix("requests-").partition(".jsonl")[0].rpartition("-")
+    return host, pid
+
+
+def _is_written(path: Path) -> bool:
+    return path.suffix == ".jsonl" and psutil.pid_exists(int(_writer(path)[1]))
 
 
 class Tail:

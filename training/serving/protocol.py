@@ -60,9 +60,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         refused = self.cycle is not None and self.cycle.scope["state"].get("fault") == OVERLOADED
         super().on_response_complete()
-        if refused and not self.transport.is_closing():
+        if refused and not self.transport.is_closing() and not self._is_shared():
             self.flow.pause_reading()
             self.loop.call_later(REST_S, self._read_on)
+
+    def _is_shared(self) -> bool:
+        """Whether a proxy is at the other end: it may send another client's request on the same connection."""
+        names = {name for name, _ in self.cycle.scope["headers"]}
+        return bool(names & {b"x-forwarded-for", b"forwarded", b"via"})
 
     def _read_on(self) -> None:
         if not self.transport.is_closing():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, cast
 import orjson
 
 from training.serving import metrics
-from training.serving.log_files import is_written, request_file, request_files
+from training.serving.log_files import request_file, surplus
 
 EVERY_S = 0.1  # between writes
 WAITING = 10_000  # records; beyond it they are lost
@@ -28,7 +29,8 @@ log = logging.getLogger("bentoml.request_log")
 
 
 class RequestLog:
-    """The log of this worker in `folder`: files of at most `max_bytes`, of all workers together the newest `files`."""
+    """The log of this worker in `folder`: files of at most `max_bytes`, of all workers of this host
+    together the newest `files`."""
 
     def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
         self._file = _File(folder, max_bytes, files)
@@ -77,6 +79,9 @@ class _File(RotatingFileHandler):
         """Write the records as lines; behind a failed batch, a new line ends what may have come of it."""
         lines = map(bytes.decode, map(orjson.dumps, batch))
         self._lines, self._error = len(batch), None
+        if self.stream and not os.fstat(self.stream.fileno()).st_nlink:  # another host took it for left
+            self.stream.close()
+            self.stream = None
         self.emit(logging.makeLogRecord({"msg": "\n".join(["", *lines] if self._broken else lines)}))
         if self._error and not self._broken:
             log.warning("request log: %s; predictions go on unrecorded", self._error)
@@ -93,7 +98,6 @@ class _File(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in request_files(self.folder)[: 1 - self.files]:
-            if not is_written(path):
-                path.unlink(missing_ok=True)
+        for path in surplus(self.folder, self.files - 1):
+            path.unlink(missing_ok=True)
         return super()._open()

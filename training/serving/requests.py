@@ -83,7 +83,8 @@ class Refused:
 
 
 class Reader:
-    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in the threads of `pool`."""
+    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in the threads of `pool`,
+    and what takes long in threads of its own."""
 
     def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, pool: Executor) -> None:
         self.settings = settings
