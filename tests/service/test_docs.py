@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.service.server import Server
 from training.serving.docs import PROBLEMS
+
+SCHEMATHESIS = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
 
 
 @pytest.fixture
@@ -67,3 +73,13 @@ def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> N
     codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
     assert len(codes) > 15
     assert all(any(code in text for text in PROBLEMS.values()) for code in codes)
+
+
+@pytest.mark.skipif(not SCHEMATHESIS, reason="schemathesis is in no environment: set SCHEMATHESIS to its program")
+def test_schemathesis_finds_no_answer_that_the_document_does_not_tell_of(server: Server, tmp_path: Path) -> None:
+    """Only that whatever fits the schema is accepted cannot be asked: no schema tells a picture from other bytes."""
+    command = [str(SCHEMATHESIS), "run", f"{server.url}/docs.json", "--url", server.url, "--max-examples", "20"]
+    command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--generation-deterministic"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert re.search(r"[1-9]\d\d generated, ", done.stdout), done.stdout[-2000:]
