@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROPERTIES = ("brightness", "contrast", "sharpness", "saturation", "short_side", "aspect")
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # of red, green, blue
 
 
 def measure(pixels: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
@@ -24,20 +25,20 @@ def measure(pixels: NDArray[np.uint8], width: int, height: int) -> dict[str, flo
     sharpness: standard deviation of the Laplacian of green in every second row, in levels of 255 (Pech-Pacheco et al.
     2000, Diatom autofocusing); short_side: pixels; aspect: width / height.
     """
-    red, green, blue = np.ascontiguousarray(pixels[::2].transpose(2, 0, 1)[:, :, ::2])
+    channels = np.ascontiguousarray(pixels[::2].transpose(2, 0, 1)[:, :, ::2])
     values = (
-        *_light(red, green, blue),
+        *_light(channels),
         _deviation(_laplacian(pixels[:, :, 1].astype(np.int16))),
-        _saturation(red, green, blue),
+        _saturation(*channels),
         min(width, height),
         width / height,
     )
     return dict(zip(PROPERTIES, map(float, values), strict=True))
 
 
-def _light(red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8]) -> tuple[float, float]:
+def _light(channels: NDArray[np.uint8]) -> tuple[float, float]:
     """Mean and standard deviation of the luma."""
-    luma = red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+    luma = LUMA @ channels.reshape(3, -1).astype(np.float32)
     return float(luma.mean()), _deviation(luma)
 
 

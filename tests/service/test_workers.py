@@ -24,7 +24,7 @@ from tests.service.server import Server
 from tests.service.test_watch import say, scrape
 from training.serving.log_files import request_files
 
-WORKERS = 3
+WORKERS = 8
 TRACED = find_spec("opentelemetry.exporter") is not None
 
 
@@ -153,6 +153,9 @@ def test_kept_pictures_with_feedback_make_a_source_of_both_classes(
     workers: Server, asked: dict[str, bytes], cat: bytes, dog: bytes, tmp_path: Path
 ) -> None:
     logs = workers.project / "logs"
+    with httpx.Client(base_url=workers.url) as client:
+        for request_id, data in list(asked.items())[:12]:
+            say(client, request_id, "cat" if data == cat else "dog").raise_for_status()
     done = export(latest(logs).values(), str(logs / "captured"), tmp_path / "out")
     assert done.pictures == {"cat": 1, "dog": 1}  # the same picture many times is one picture
     assert {path.read_bytes() for path in (tmp_path / "out").rglob("*.png")} == {cat, dog}
