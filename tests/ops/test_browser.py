@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -394,7 +395,12 @@ def photographs(count: int) -> list[dict[str, Any]]:
 
 def keep(page: Page, path: Path, full_page: bool = False) -> None:
     """A screenshot once pictures are decoded; it shows something and is fit for a repository."""
-    page.evaluate("() => Promise.all([...document.images].map((image) => image.decode()))")  # the policy forbids a poll
+    deadline = time.monotonic() + 20
+    while not page.evaluate(
+        "[...document.images].every((image) => image.complete)"
+    ):  # the policy forbids wait_for_function
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
     page.screenshot(path=path, type="jpeg", quality=80, full_page=full_page)
     assert np.asarray(Image.open(path)).std() > 5
     assert path.stat().st_size < LARGEST
