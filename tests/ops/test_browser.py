@@ -395,10 +395,8 @@ def photographs(count: int) -> list[dict[str, Any]]:
 
 def keep(page: Page, path: Path, full_page: bool = False) -> None:
     """A screenshot once pictures are decoded; it shows something and is fit for a repository."""
-    deadline = time.monotonic() + 20
-    while not page.evaluate(
-        "[...document.images].every((image) => image.complete)"
-    ):  # the policy forbids wait_for_function
+    deadline = time.monotonic() + 20  # asked from here: the page's policy forbids what wait_for_function does
+    while not page.evaluate("[...document.images].every((image) => image.complete)"):
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
     page.screenshot(path=path, type="jpeg", quality=80, full_page=full_page)
