@@ -17,7 +17,6 @@ in the environment. Without a champion the service does not start.
 from __future__ import annotations
 
 import gc
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import bentoml
@@ -72,9 +71,11 @@ class Guarded(bentoml.Service[Any]):
         folder = startup.model_folder(PIN)
         version = startup.version(PIN, folder)
         BoundedProtocol.install(SETTINGS.upload_timeout, version)
-        app = BatchingApp(self, SETTINGS, is_main)()
-        routes = [route for route in (*app.routes, *PAGES.routes) if isinstance(route, Route)]
+        factory = BatchingApp(self, SETTINGS, is_main)
+        theirs = factory()
+        routes = [route for route in (*theirs.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
+        app: ASGIApp = factory.shortened(theirs)
         if SETTINGS.ui:
             app = Pages(app, folder)
             paths |= app.paths
@@ -156,18 +157,19 @@ class PictureClassifier:
     def __init__(self) -> None:
         from training.serving.facts import Facts  # these in workers only, because of metrics.py
         from training.serving.feedback_store import FeedbackStore
+        from training.serving.threads import Threads
         from training.serving.watch import Watch
 
         self.folder = startup.model_folder(PIN)
         # One thread for each core, whether it decodes or runs the network: more keep one another, and the event loop,
         # from running. Only pictures that are slow to decode have others (requests.py).
-        pool = ThreadPoolExecutor(SETTINGS.threads, "work")
-        self.engine = Engine(self.folder, SETTINGS.threads, pool)
+        self.threads = Threads(SETTINGS.threads, "work")
+        self.engine = Engine(self.folder, self.threads)
         self.answerer = Answerer(self.folder, PIN)
         self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
-        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, pool)
+        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, self.threads)
         self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
         self.facts = Facts(self.folder, self.answerer.model, version, self.feedback)
         gc.collect()
@@ -178,7 +180,9 @@ class PictureClassifier:
         DRAIN.install()
 
     @bentoml.on_shutdown
-    def write_down_the_rest(self) -> None:
+    def close(self) -> None:
+        self.threads.close()
+        self.reader.close()
         self.watch.close()
 
     def __metrics__(self, text: str) -> str:

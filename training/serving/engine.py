@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.inference import Classifier, ModelFolder
 from training.reference import Reference
+from training.serving.threads import Threads
 
 OUTPUTS = ("probabilities", "novelty", "activation", "embedding")
 FRESH_S = 5.0  # an answer this young proves that the model works
@@ -39,8 +39,8 @@ class Engine:
     processes and not in others.
     """
 
-    def __init__(self, folder: ModelFolder, threads: int, pool: Executor) -> None:
-        """`pool` has `threads` threads."""
+    def __init__(self, folder: ModelFolder, pool: Threads) -> None:
+        threads = pool.number
         first = Classifier(folder)
         first.self_check()
         on_gpu = "CUDAExecutionProvider" in first.session.get_providers()
@@ -57,8 +57,7 @@ class Engine:
         wide = self._wide if alone and self._running == 0 else None
         self._running += 1
         try:
-            loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._pool, self._forward, wide, pixels)
+            seen = await self._pool.run(self._forward, wide, pixels)
         finally:
             self._running -= 1
         self._answered = time.monotonic()

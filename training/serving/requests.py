@@ -9,9 +9,8 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import bentoml
 import numpy as np
@@ -26,6 +25,7 @@ from training.preprocess import Limits, PictureError, Preprocessing
 from training.serving import settings as serve_settings
 from training.serving.errors import Fault, overloaded
 from training.serving.multipart import Part, parse
+from training.serving.threads import Threads
 
 if TYPE_CHECKING:
     from training.serving.watch import Watch
@@ -35,7 +35,6 @@ SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which 
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
 LARGE_PIXELS_JPEG = 25_000_000
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Decoded:
 class Later(NamedTuple):
     """A picture that takes long to decode: what does it, and where."""
 
-    pool: Executor
+    threads: Threads
     decode: Callable[[], Decoded]
 
 
@@ -83,19 +82,19 @@ class Refused:
 
 
 class Reader:
-    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in the threads of `pool`,
+    """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in `threads`,
     and what takes long in threads of its own."""
 
-    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, pool: Executor) -> None:
+    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, threads: Threads) -> None:
         self.settings = settings
         self.watch = watch
         self.how = how
         self.limits: Limits = serve_settings.limits(settings)
         self.waiting = 0  # pictures accepted and not yet answered
         self.buffered = 0  # bytes of bodies held in memory
-        self._pool = pool
-        self._slow = ThreadPoolExecutor(settings.threads, "decode-slow")
-        self._large = ThreadPoolExecutor(1, "decode-large")
+        self._threads = threads
+        self._slow = Threads(settings.threads, "decode-slow")
+        self._large = Threads(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
         """The picture of a request: the form's field `image`, or the body itself under an image content type."""
@@ -114,7 +113,7 @@ class Reader:
         if not _is_form(media):
             raise Fault(415, "wrong_content_type", f"Content-Type is {media!r}", f"send {FORM} with fields 'images'")
         body = await self._body(request, self.settings.max_batch_bytes)
-        parts = await self._in_thread(lambda: _files(parse(body, media, self.settings.max_pictures), "images"))
+        parts = await self._threads.run(lambda: _files(parse(body, media, self.settings.max_pictures), "images"))
         if len(parts) > self.settings.max_pictures:
             hint = f"send at most {self.settings.max_pictures}"
             raise Fault(422, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
@@ -126,6 +125,11 @@ class Reader:
         """The request is over: its pictures wait no longer, its bytes are not held any more."""
         self._wait(-getattr(request.state, "pictures", 0))
         self.buffered -= getattr(request.state, "bytes", 0)
+
+    def close(self) -> None:
+        """End the threads for pictures that take long."""
+        self._slow.close()
+        self._large.close()
 
     def _enter(self, request: Request, pictures: int) -> None:
         if self.waiting + pictures > self.settings.max_waiting:
@@ -170,9 +174,6 @@ class Reader:
                 raise overloaded(self.settings.max_waiting)
         return b"".join(chunks)
 
-    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-
     async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Picture | Refused:
         request_id = f"{request.state.request_id}.{index}"
         try:
@@ -184,10 +185,10 @@ class Reader:
     async def _decoded(self, data: Callable[[], bytes]) -> Decoded:
         """What the network sees of a picture, and its figures; Fault when it is not one."""
         try:
-            done = await self._in_thread(lambda: self._decode_or_open(data()))
+            done = await self._threads.run(lambda: self._decode_or_open(data()), brief=True)
             if isinstance(done, Decoded):
                 return done
-            return await asyncio.get_running_loop().run_in_executor(done.pool, done.decode)
+            return await done.threads.run(done.decode)
         except PictureError as error:
             raise Fault.of_picture(error) from None
 
@@ -201,9 +202,9 @@ class Reader:
             hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
-            pool = self._large if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG) else self._slow
+            threads = self._large if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG) else self._slow
             opened = time.perf_counter() - begun
-            return Later(pool, lambda: self._decode(image, data, time.perf_counter() - opened))
+            return Later(threads, lambda: self._decode(image, data, time.perf_counter() - opened))
         return self._decode(image, data, begun)
 
     def _decode(self, image: Image, data: bytes, begun: float) -> Decoded:

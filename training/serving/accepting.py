@@ -1,0 +1,108 @@
+"""Connections shared out evenly among workers that listen on one socket.
+
+The system wakes whichever worker it likes: of 32 connections one worker was seen to take 30, and of 8 all, so that
+half of the machine idled. Here a worker that has more connections than another leaves new ones to that for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import uvicorn.config
+import uvloop
+
+from training.serving.board import Board, Figure
+
+LEAVE_S = 0.005  # in which a worker with fewer connections may take a new one; then whoever looks takes it
+FULL_S = 1.0  # between looks when the process may open no more files
+
+log = logging.getLogger("bentoml.accepting")
+
+
+class SharingLoop(uvloop.Loop):
+    """uvloop's event loop, whose servers on a given socket share its connections with the other workers."""
+
+    board: ClassVar[Board]
+
+    @classmethod
+    def install(cls, board: Board) -> None:
+        """Make uvicorn use it: BentoML leaves the choice of the loop to uvicorn."""
+        cls.board = board
+        uvicorn.config.LOOP_FACTORIES["auto"] = f"{__name__}:factory"
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **how: Any) -> Any:
+        listening: socket.socket | None = how.get("sock")
+        if listening is None or how.get("ssl") is not None or self.board.workers == 1:
+            return await super().create_server(protocol_factory, host, port, **how)
+        return SharingServer(self, listening, protocol_factory, how.get("backlog", 100), self.board)
+
+
+def factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What uvicorn makes its event loop with."""
+    return SharingLoop
+
+
+class SharingServer(asyncio.AbstractServer):
+    """Accepts connections on a listening socket that other workers listen on too."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listening: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        backlog: int,
+        board: Board,
+    ) -> None:
+        self._loop, self._socket, self._factory, self._board = loop, listening, protocol_factory, board
+        self._opening: set[asyncio.Task[None]] = set()
+        self._later: asyncio.TimerHandle | None = None
+        self._left = False  # new connections were left to others for a moment already
+        listening.setblocking(False)
+        listening.listen(backlog)
+        loop.add_reader(listening, self._accept)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        return (self._socket,)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        if self._later is not None:
+            self._later.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _accept(self) -> None:
+        while True:
+            mine = self._board.mine(Figure.CONNECTIONS) + len(self._opening)
+            if mine > self._board.least(Figure.CONNECTIONS) and not self._left:
+                self._left = True
+                return self._look_again(LEAVE_S)
+            self._left = False
+            try:
+                connection, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return None
+            except OSError as error:
+                log.warning("no connection can be accepted: %s", error)
+                return self._look_again(FULL_S)
+            task = self._loop.create_task(self._open(connection))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _look_again(self, seconds: float) -> None:
+        self._loop.remove_reader(self._socket)
+        self._later = self._loop.call_later(seconds, self._loop.add_reader, self._socket, self._accept)
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            await self._loop.connect_accepted_socket(self._factory, connection)
+        except OSError as error:  # the client is gone
+            log.debug("a connection ended before it began: %s", error)
+            connection.close()
