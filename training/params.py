@@ -143,6 +143,7 @@ class Serve(Section):
     formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]]
     max_waiting: Count
     max_batch: Annotated[int, Field(ge=2)]
+    workers: NotNegative
     threads: NotNegative
     timeout: Positive
     upload_timeout: Positive

@@ -46,7 +46,7 @@ def factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventL
     return SharingLoop
 
 
-class SharingServer(asyncio.AbstractServer):
+class SharingServer:
     """Accepts connections on a listening socket that other workers listen on too."""
 
     def __init__(

@@ -13,13 +13,14 @@ import asyncio
 import functools
 import itertools
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from _bentoml_impl.server.app import ContextMiddleware, ServiceAppFactory
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
-from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, Job, NonBlockSema
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
@@ -50,6 +51,7 @@ class Dispatcher(CorkDispatcher[Any, Any]):
     def __init__(self, batches: int, max_batch: int, fallback: Callable[[], NoReturn]) -> None:
         super().__init__(0, max_batch, shared_sema=NonBlockSema(batches), fallback=fallback, get_batch_size=len)
         self._running: set[asyncio.Task[None]] = set()
+        self._woken = False
 
     def split_job(self, job: Any, split_indexes: list[int]) -> tuple[Any, Any]:
         """Part a request of many pictures; the parts end with it."""
@@ -66,10 +68,29 @@ class Dispatcher(CorkDispatcher[Any, Any]):
         return parts
 
     async def controller(self) -> None:
-        """Start a batch whenever pictures wait and one more may run; leave out those nobody waits for any more."""
-        while True:
-            async with self._wake_event:
-                await self._wake_event.wait_for(lambda: self._queue and self._sema.sema)
+        """Nothing: BentoML's looks every millisecond for a batch to start; here arrivals and ends of batches say so."""
+
+    async def inbound_call(self, data: Any) -> Any:
+        """Queue the pictures of a request, and wait for what comes of them."""
+        future = self._loop.create_future()
+        self._queue.append(Job(time.time(), data, future))
+        self._wake()
+        return await future
+
+    async def outbound_call(self, inputs_info: tuple[Any, ...], training: bool = False) -> None:
+        """Run a batch; then another may start."""
+        await super().outbound_call(inputs_info, training)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:  # what else arrives in this turn of the event loop joins the same batch
+            self._woken = True
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        """Start batches as long as pictures wait and one more may run; leave out those nobody waits for any more."""
+        self._woken = False
+        while self._queue and self._sema.sema:
             try:
                 jobs = tuple(job for job in self._get_inputs() if not job.future.done())
             except Exception:  # as BentoML does: one odd request must not end the batching of all
@@ -81,22 +102,16 @@ class Dispatcher(CorkDispatcher[Any, Any]):
                 self._running.add(task)  # the loop alone would not keep it
                 task.add_done_callback(self._running.discard)
 
-    async def outbound_call(self, inputs_info: tuple[Any, ...], training: bool = False) -> None:
-        """Run a batch, and tell the controller that it is over."""
-        await super().outbound_call(inputs_info, training)
-        async with self._wake_event:
-            self._wake_event.notify_all()
-
 
 class BatchingApp(ServiceAppFactory):
     """BentoML's application of a service, with the tuned batching and with a Fault answered as what it is."""
 
-    def __init__(self, service: Any, settings: Serve, is_main: bool) -> None:
+    def __init__(self, service: Any, settings: Serve, threads: int, is_main: bool) -> None:
         super().__init__(service, is_main=is_main)
         self.settings = settings
         self._batched: dict[str, Batched] = {}
         for name, theirs in self.dispatchers.items():
-            own = Dispatcher(settings.threads + 1, settings.max_batch, theirs.fallback)
+            own = Dispatcher(threads + 1, settings.max_batch, theirs.fallback)
             self.dispatchers[name] = own
             self._batched[name] = own(functools.partial(self._run, name))
         self._traffic: Middleware | None = None

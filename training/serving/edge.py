@@ -11,9 +11,9 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,16 +45,16 @@ class Edge:
         self.settings = settings
         self.paths = frozenset(paths)
         self.keys = keys
-        self.version = version
+        self.headers = ((b"x-model-version", version.encode()), (b"x-content-type-options", b"nosniff"))
         self.drain = drain
         self.rate = RateLimit(settings.rate_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         state = scope.setdefault("state", {})
-        given = headers.get("x-request-id", "")
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state["received"] = time.perf_counter()
         logs.REQUEST_ID.set(state["request_id"])
@@ -65,7 +65,7 @@ class Edge:
             return await exit_.tell(fault)
         await self.app(scope, receive, exit_.send)
 
-    def _admit(self, scope: Scope, headers: Headers) -> None:
+    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         path = scope["path"]
         if path not in self.paths:
             raise Fault.of_status(404, self.settings.timeout)
@@ -119,12 +119,14 @@ class _Exit:
         await fault.response(self.scope["state"]["request_id"])(self.scope, self.receive, self.send)
 
     def _mark(self, message: Message) -> None:
-        headers = MutableHeaders(raw=message["headers"])
-        headers["X-Request-ID"] = self.scope["state"]["request_id"]
-        headers["X-Model-Version"] = self.edge.version
-        headers["X-Content-Type-Options"] = "nosniff"
+        headers = [
+            *message["headers"],
+            (b"x-request-id", self.scope["state"]["request_id"].encode()),
+            *self.edge.headers,
+        ]
         if self.edge.drain.began:
-            headers["Connection"] = "close"
+            headers = [*((name, value) for name, value in headers if name != b"connection"), (b"connection", b"close")]
+        message["headers"] = headers
 
 
 class RateLimit:
@@ -162,7 +164,7 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     )
 
 
-def _key(headers: Headers) -> bytes:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else ""
-    return (headers.get("x-api-key") or bearer).encode("latin-1", "replace")
+def _key(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    bearer = token.strip() if scheme.lower() == b"bearer" else b""
+    return headers.get(b"x-api-key") or bearer

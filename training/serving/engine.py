@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.inference import Classifier, ModelFolder
+from training.inference import Classifier, ModelFolder, usable_cores
 from training.reference import Reference
 from training.serving.threads import Threads
 
@@ -40,12 +40,12 @@ class Engine:
     """
 
     def __init__(self, folder: ModelFolder, pool: Threads) -> None:
-        threads = pool.number
+        cores = usable_cores()
         first = Classifier(folder)
         first.self_check()
         on_gpu = "CUDAExecutionProvider" in first.session.get_providers()
-        self._narrow = deque([first, *(first if on_gpu else Classifier(folder) for _ in range(threads - 1))])
-        self._wide = None if on_gpu or threads == 1 else Classifier(folder, threads)
+        self._narrow = deque([first, *(first if on_gpu else Classifier(folder) for _ in range(pool.number - 1))])
+        self._wide = None if on_gpu or cores == 1 else Classifier(folder, cores)
         self._reference = Reference.load(folder.path)
         self._size = folder.preprocessing.size
         self._pool = pool

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 import psutil
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.multiprocess import mark_process_dead
 
 NOT_SURE = "not_sure"
@@ -30,8 +30,6 @@ BATCH = Histogram("classifier_batch_pictures", "Pictures in one run of the netwo
 DECODE = Histogram("classifier_decode_seconds", "Time to check, decode and measure a picture", buckets=_SECONDS)
 QUEUE = Histogram("classifier_queue_seconds", "Time a decoded picture waited for the network", buckets=_SECONDS)
 INFERENCE = Histogram("classifier_inference_seconds", "Time of one run of the network", buckets=_SECONDS)
-WAITING = Gauge("classifier_waiting_pictures", "Pictures accepted and not yet answered", multiprocess_mode="livesum")
-WAITING_LIMIT = Gauge("classifier_waiting_limit", "Pictures that may wait", multiprocess_mode="livesum")
 
 _LIGHT = tuple(range(10, 251, 20))
 PROPERTIES = {  # of training.properties: name there -> metric

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from training.serving.board import Board, Figure
 from training.serving.errors import OVERLOADED, Fault
 
 if TYPE_CHECKING:
@@ -24,22 +25,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     seconds: ClassVar[float]
     version: ClassVar[str]
+    board: ClassVar[Board]
     _timer: asyncio.TimerHandle | None = None
     _bytes = 0
 
     @classmethod
-    def install(cls, seconds: float, version: str) -> None:
+    def install(cls, seconds: float, version: str, board: Board) -> None:
         """Make uvicorn use it: BentoML leaves the choice of the protocol to uvicorn. `version` is of the model."""
-        cls.seconds, cls.version = seconds, version
+        cls.seconds, cls.version, cls.board = seconds, version, board
         protocol: HTTPProtocolType = "auto"
         uvicorn.config.HTTP_PROTOCOLS[protocol] = f"{cls.__module__}:{cls.__qualname__}"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.board.add(Figure.CONNECTIONS, 1)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._came()
+        self.board.add(Figure.CONNECTIONS, -1)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # True: the connection stays open for the answer

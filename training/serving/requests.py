@@ -23,6 +23,7 @@ from training import preprocess, properties
 from training.params import Serve
 from training.preprocess import Limits, PictureError, Preprocessing
 from training.serving import settings as serve_settings
+from training.serving.board import Board, Figure
 from training.serving.errors import Fault, overloaded
 from training.serving.multipart import Part, parse
 from training.serving.threads import Threads
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from training.serving.watch import Watch
 
 FORM = "multipart/form-data"
+current_service = bentoml.get_current_service  # BentoML looks it up by name at each access
 SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
@@ -85,15 +87,14 @@ class Reader:
     """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in `threads`,
     and what takes long in threads of its own."""
 
-    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, threads: Threads) -> None:
+    def __init__(self, settings: Serve, how: Preprocessing, watch: Watch, threads: Threads, board: Board) -> None:
         self.settings = settings
         self.watch = watch
         self.how = how
         self.limits: Limits = serve_settings.limits(settings)
-        self.waiting = 0  # pictures accepted and not yet answered
-        self.buffered = 0  # bytes of bodies held in memory
+        self._board = board
         self._threads = threads
-        self._slow = Threads(settings.threads, "decode-slow")
+        self._slow = Threads(threads.number, "decode-slow")
         self._large = Threads(1, "decode-large")
 
     async def one(self, request: Request) -> Picture:
@@ -123,23 +124,24 @@ class Reader:
 
     def leave(self, request: Request) -> None:
         """The request is over: its pictures wait no longer, its bytes are not held any more."""
-        self._wait(-getattr(request.state, "pictures", 0))
-        self.buffered -= getattr(request.state, "bytes", 0)
+        self._board.add(Figure.PICTURES, -getattr(request.state, "pictures", 0))
+        self._board.add(Figure.BYTES, -getattr(request.state, "bytes", 0))
 
     def close(self) -> None:
         """End the threads for pictures that take long."""
         self._slow.close()
         self._large.close()
 
+    @property
+    def waiting(self) -> int:
+        """Pictures that the workers have accepted and not yet answered."""
+        return self._board.all(Figure.PICTURES)
+
     def _enter(self, request: Request, pictures: int) -> None:
         if self.waiting + pictures > self.settings.max_waiting:
             raise overloaded(self.settings.max_waiting)
-        self._wait(pictures)
+        self._board.add(Figure.PICTURES, pictures)
         request.state.pictures = pictures
-
-    def _wait(self, pictures: int) -> None:
-        self.waiting += pictures
-        self.watch.waiting(self.waiting)
 
     async def receive(self, request: Request, limit: int) -> bytes:
         """The body of a request, at most `limit` bytes; `leave` must follow."""
@@ -167,10 +169,10 @@ class Reader:
         async for chunk in request.stream():
             chunks.append(chunk)
             request.state.bytes += len(chunk)
-            self.buffered += len(chunk)
+            self._board.add(Figure.BYTES, len(chunk))
             if request.state.bytes > limit:
                 raise _too_many_bytes(limit, Connection="close")
-            if self.buffered > 2 * self.settings.max_batch_bytes:
+            if self._board.all(Figure.BYTES) > 2 * self.settings.max_batch_bytes:
                 raise overloaded(self.settings.max_waiting)
         return b"".join(chunks)
 
@@ -240,7 +242,7 @@ class ManyPictures(bentoml.IODescriptor):
 
 
 def _reader() -> Reader:
-    reader: Reader = bentoml.get_current_service().reader
+    reader: Reader = current_service().reader
     return reader
 
 
@@ -251,6 +253,8 @@ def flag(request: Request, name: str, default: bool) -> bool:
 
 def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
     """The query parameter `name`, by default the first of `allowed`; Fault 422 for anything else."""
+    if not request.scope["query_string"]:
+        return allowed[0]
     value = request.query_params.get(name, allowed[0])
     if value not in allowed:
         hint = f"send {name}={' or '.join(allowed)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,24 @@ _Section = TypeVar("_Section", bound=Section)
 def load(root: Path, environ: Mapping[str, str] = os.environ) -> Serve:
     """`serve` of params.yaml in `root`, overridden by SERVE_<KEY>; ParamsError names a wrong key or value."""
     merged = _override(params.load(root / params.PARAMS_FILE).serve, "SERVE_", environ)
-    return merged.model_copy(update={"threads": merged.threads or usable_cores()})
+    if merged.rate_limit and merged.workers > 1:
+        raise ParamsError("serve.rate_limit is counted in one process: set serve.workers to 1 or 0")
+    return merged.model_copy(update={"workers": merged.workers or _workers(merged)})
+
+
+def threads(settings: Serve, workers: int) -> int:
+    """Threads of each of so many workers."""
+    return settings.threads or max(1, usable_cores() // workers)
+
+
+def _workers(settings: Serve) -> int:
+    """Processes side by side have no interpreter's lock in common; but each needs a copy of the model, and counts what
+    clients ask for itself."""
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return 1 if settings.rate_limit else usable_cores()
+    return 1
 
 
 def load_capture(root: Path, environ: Mapping[str, str] = os.environ) -> Capture:

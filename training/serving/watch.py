@@ -33,15 +33,10 @@ class Watch:
             reason: metrics.ABSTENTIONS.labels(reason, version) for reason in ("low_confidence", "unfamiliar")
         }
         self._confidence = metrics.CONFIDENCE.labels(version)
-        metrics.WAITING_LIMIT.set(settings.max_waiting)
 
     def chosen(self) -> bool:
         """Whether the next picture is to be kept."""
         return self.captures.chosen()
-
-    def waiting(self, pictures: int) -> None:
-        """So many pictures are accepted and not yet answered."""
-        metrics.WAITING.set(pictures)
 
     def ran(self, seen: Sequence[Seen]) -> None:
         """The network ran once for these."""
