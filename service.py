@@ -144,7 +144,10 @@ PAGES = Starlette(
         {"name": "MALLOC_ARENA_MAX", "value": "2"},
         {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"},
         {"name": "MALLOC_TRIM_THRESHOLD_", "value": "33554432"},  # that of small ones stays: 180 page faults each
-        {"name": "GLIBC_TUNABLES", "value": "glibc.malloc.hugetlb=1"},  # fewer misses of the TLB: 2 to 4 % of throughput
+        {
+            "name": "GLIBC_TUNABLES",
+            "value": "glibc.malloc.hugetlb=1",
+        },  # fewer misses of the TLB: 2 to 4 % of throughput
         *startup.image_labels(PIN),
     ],
 )
@@ -178,7 +181,8 @@ class PictureClassifier:
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, self.threads, board)
         self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
-        self.facts = Facts(self.folder, self.answerer.model, version, self.feedback, self.reader)
+        model = self.answerer.model
+        self.facts = Facts(self.folder, model, version, self.feedback, board, SETTINGS.max_waiting)
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again
 

@@ -85,6 +85,11 @@ def becomes_ready(url: str, seconds: float, alive: Callable[[], bool] = lambda: 
     return False
 
 
+def children(pid: int) -> set[int]:
+    """Processes that a process has started: the workers of a server."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 @dataclass
 class Server:
     """A running server; `log` is the file of what it printed."""

@@ -184,8 +184,8 @@ def batch_sizes(client: httpx.Client) -> dict[str, float]:
     """Sum and count of BentoML's own histogram of batch sizes for /predict."""
     lines = client.get("/metrics").text.splitlines()
     found = [line for line in lines if line.startswith("bentoml_service_adaptive_batch_size") and '"predict"' in line]
-    values = {line.split("{")[0].rpartition("_")[2]: float(line.split()[-1]) for line in found}
-    return {name: values.get(name, 0.0) for name in ("sum", "count")}
+    values = [(line.split("{")[0].rpartition("_")[2], float(line.split()[-1])) for line in found]  # of each worker
+    return {name: sum(value for each, value in values if each == name) for name in ("sum", "count")}
 
 
 def test_bentoml_client_works(server: Server, tmp_path: Path, cat: bytes) -> None:

@@ -20,7 +20,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from monitoring.feedback import export, latest
-from tests.service.server import Server
+from tests.service.server import Server, children
 from tests.service.test_watch import say, scrape
 from training.serving.log_files import request_files
 
@@ -72,7 +72,7 @@ def workers(project: Path, collector: Collector, tmp_path_factory: pytest.TempPa
     server = Server.start(
         own,
         own / "home",
-        BENTOML_CONFIG_OVERRIDES=json.dumps({"services": {"picture-classifier": {"workers": WORKERS}}}),
+        SERVE_WORKERS=str(WORKERS),
         SERVE_DRAIN="0",
         SERVE_LOG_FORMAT="json",
         CAPTURE_SAMPLE_RATE="1",
@@ -80,11 +80,6 @@ def workers(project: Path, collector: Collector, tmp_path_factory: pytest.TempPa
     )
     yield server
     assert server.stop() == 0
-
-
-def pids(server: Server) -> set[int]:
-    pid = server.process.pid
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def ask(server: Server, data: bytes, request_id: str) -> str:
@@ -114,7 +109,7 @@ def test_every_worker_counts_and_any_tells_all(workers: Server, asked: dict[str,
         samples = scrape(client)
     assert samples["classifier_predictions_total{label=cat,version=3}"] == len(asked) / 2
     assert samples["classifier_decode_seconds_count"] == len(asked)
-    assert samples["classifier_waiting_limit"] == 128 * WORKERS
+    assert samples["classifier_waiting_limit"] == 128
     assert sum(name.startswith("classifier_model_info") for name in samples) == 1
 
 
@@ -127,13 +122,13 @@ def test_feedback_reaches_any_worker(workers: Server, asked: dict[str, bytes], c
 
 
 def test_counters_go_on_when_a_worker_is_killed(workers: Server, asked: dict[str, bytes], cat: bytes) -> None:
-    before_pids = pids(workers)
+    before_pids = children(workers.process.pid)
     with httpx.Client(base_url=workers.url) as client:
         before = scrape(client)
     os.kill(min(before_pids), signal.SIGKILL)
     after = before
     deadline = time.monotonic() + 30
-    while len(pids(workers) - before_pids) < 1 or after["classifier_waiting_limit"] != 128 * WORKERS:
+    while len(children(workers.process.pid) - before_pids) < 1 or len(children(workers.process.pid)) < WORKERS:
         assert time.monotonic() < deadline
         with contextlib.suppress(httpx.TransportError):  # what the killed worker had accepted
             ask(workers, cat, "while-killed")
@@ -179,3 +174,16 @@ def test_requests_are_traced_with_their_ids(workers: Server, asked: dict[str, by
     resource, span = spans["r0"]
     assert resource["service.name"] == "picture-classifier"
     assert (span["path"], span["span"]) == ("/v1/traces", "POST /predict")
+
+
+def test_connections_are_shared_out_evenly(workers: Server, asked: dict[str, bytes], cat: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=workers.url)) for _ in range(2 * WORKERS)]
+        for number, client in enumerate(clients):
+            headers = {"X-Request-ID": f"even-{number}"}
+            client.post("/predict", files={"image": cat}, headers=headers, timeout=20).raise_for_status()
+            time.sleep(0.05)
+    time.sleep(0.5)  # until they are written
+    shares = [path.read_text().count('"even-') for path in request_files(workers.project / "logs")]
+    assert sum(shares) == 2 * WORKERS
+    assert max(shares) <= WORKERS / 2  # left to the system, one takes nearly all

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_model_folder
+from training.serving.board import Board, Figure
 from training.serving.facts import Facts
 from training.serving.feedback_store import FeedbackStore
 from training.serving.log_files import FEEDBACK_FILE
@@ -20,7 +21,15 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     logs = tmp_path / "logs"
     logs.mkdir()
-    return Facts(tiny_model_folder(tmp_path / "model"), MODEL, "sha256:ab", FeedbackStore(logs, None, ("cat", "dog")))
+    feedback = FeedbackStore(logs, None, ("cat", "dog"))
+    board = Board(tmp_path / "board", 1)
+    board.add(Figure.PICTURES, 3)
+    return Facts(tiny_model_folder(tmp_path / "model"), MODEL, "sha256:ab", feedback, board, 128)
+
+
+def test_what_waits_and_how_much_may(facts: Facts) -> None:
+    assert "classifier_waiting_pictures 3.0" in facts.text()
+    assert "classifier_waiting_limit 128.0" in facts.text()
 
 
 def test_a_model_without_a_run_has_an_empty_label(facts: Facts) -> None:

@@ -19,13 +19,34 @@ def test_the_environment_overrides_params() -> None:
     changed = settings.load(
         ROOT, {"SERVE_MAX_BYTES": "7", "SERVE_FORMATS": "[PNG]", "SERVE_RATE_LIMIT": "2.5", "OTHER": "1"}
     )
-    assert changed == plain.model_copy(update={"max_bytes": 7, "formats": ["PNG"], "rate_limit": 2.5})
+    assert changed == plain.model_copy(update={"max_bytes": 7, "formats": ["PNG"], "rate_limit": 2.5, "workers": 1})
 
 
-def test_threads_are_as_many_as_cores_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "usable_cores", lambda: 3)
-    assert settings.load(ROOT, {}).threads == 3
-    assert settings.load(ROOT, {"SERVE_THREADS": "5"}).threads == 5
+
+
+@pytest.mark.usefixtures("three_cores")
+def test_a_worker_for_each_core_unless_told_otherwise() -> None:
+    assert settings.load(ROOT, {}).workers == 3
+    assert settings.load(ROOT, {"SERVE_WORKERS": "5"}).workers == 5
+    assert settings.load(ROOT, {"SERVE_RATE_LIMIT": "1"}).workers == 1
+    with pytest.raises(ParamsError, match="rate_limit is counted in one process"):
+        settings.load(ROOT, {"SERVE_RATE_LIMIT": "1", "SERVE_WORKERS": "2"})
+
+
+@pytest.mark.usefixtures("three_cores")
+def test_one_worker_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "distribution", lambda name: name)
+    assert settings.load(ROOT, {}).workers == 1
+
+
+@pytest.mark.usefixtures("three_cores")
+@pytest.mark.parametrize(("workers", "threads"), [(1, 3), (2, 1), (3, 1), (8, 1)])
+def test_cores_are_shared_out_among_the_workers(workers: int, threads: int) -> None:
+    assert settings.threads(settings.load(ROOT, {}), workers) == threads
+    assert settings.threads(settings.load(ROOT, {"SERVE_THREADS": "5"}), workers) == 5
 
 
 @pytest.mark.parametrize(

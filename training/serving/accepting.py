@@ -17,7 +17,7 @@ import uvloop
 
 from training.serving.board import Board, Figure
 
-LEAVE_S = 0.005  # in which a worker with fewer connections may take a new one; then whoever looks takes it
+LEAVE_S = 0.02  # in which a worker with fewer connections may take a new one; then whoever looks takes it
 FULL_S = 1.0  # between looks when the process may open no more files
 
 log = logging.getLogger("bentoml.accepting")

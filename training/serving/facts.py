@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 
 from training.inference import ModelFolder
 from training.serving import metrics
+from training.serving.board import Board, Figure
 from training.serving.feedback_store import FeedbackStore
 from training.serving.log_files import DRIFT_FILE
-from training.serving.requests import Reader
 
 log = logging.getLogger("bentoml.facts")
 Values = Sequence[tuple[list[str], float]]  # of the labels, and the value
@@ -31,9 +31,16 @@ class Facts(Collector):
     """Of the model in `folder`, served as `version`; `model` says where it comes from, as /health does."""
 
     def __init__(
-        self, folder: ModelFolder, model: dict[str, Any], version: str, feedback: FeedbackStore, reader: Reader
+        self,
+        folder: ModelFolder,
+        model: dict[str, Any],
+        version: str,
+        feedback: FeedbackStore,
+        board: Board,
+        max_waiting: int,
     ) -> None:
-        self.folder, self.model, self.version, self.feedback, self.reader = folder, model, version, feedback, reader
+        self.folder, self.model, self.version, self.feedback = folder, model, version, feedback
+        self.board, self.max_waiting = board, max_waiting
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._complained = False
@@ -54,8 +61,9 @@ class Facts(Collector):
         labels = {name: self.model[name] or "" for name in ("name", "run_id", "data_hash", "git_commit")}
         labels |= {"version": self.version, "model_sha256": self.folder.sha256[:16]}
         yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
-        yield _family("waiting_pictures", "Pictures accepted and not yet answered", [], [([], self.reader.waiting)])
-        yield _family("waiting_limit", "Pictures that may wait", [], [([], self.reader.settings.max_waiting)])
+        waiting = self.board.all(Figure.PICTURES)
+        yield _family("waiting_pictures", "Pictures accepted and not yet answered", [], [([], waiting)])
+        yield _family("waiting_limit", "Pictures that may wait", [], [([], self.max_waiting)])
         yield from self._card()
         yield from self._accuracy()
         yield from self._drift()

@@ -1,0 +1,57 @@
+"""The board of workers: real processes that read one another's figures, and die."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.serving import board
+from training.serving.board import Board, Figure
+
+ROOT = Path(__file__).parent.parent.parent
+OTHER = """
+import sys
+from pathlib import Path
+from training.serving.board import Board, Figure
+board = Board(Path(sys.argv[1]), 2)
+board.add(Figure.PICTURES, 5)
+board.add(Figure.CONNECTIONS, 2)
+print("joined", flush=True)
+sys.stdin.readline()
+"""
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout
+    assert other.stdout.readline() == "joined\n"
+    return other
+
+
+def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "board"
+    with start(path) as first:
+        mine = Board(path, 2)
+        mine.add(Figure.PICTURES, 2)
+        mine.add(Figure.CONNECTIONS, 1)
+        assert (mine.mine(Figure.PICTURES), mine.all(Figure.PICTURES)) == (2, 7)
+        assert (mine.least(Figure.CONNECTIONS), mine.all(Figure.BYTES)) == (1, 0)
+        monkeypatch.setattr(board, "JOIN_S", 0.2)
+        third = subprocess.run(
+            [sys.executable, "-c", f"from training.serving import board; board.JOIN_S = 0.2\n{OTHER}", path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert "2 workers serve already" in third.stderr
+        first.kill()
+    with start(path) as second:
+        assert mine.all(Figure.PICTURES) == 7  # what the dead had there is gone
+        second.kill()

@@ -1,0 +1,89 @@
+"""Threads for the event loop: every call has its result, its error, or nobody who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from training.serving.threads import TOGETHER, Threads
+
+BRIEF_S, LONG_S = 0.005, 0.2
+
+
+def test_results_and_errors_reach_those_who_asked() -> None:
+    async def scenario() -> list[object]:
+        threads = Threads(3, "test")
+        calls = [threads.run(divmod, 100, number % 5, brief=number % 2 == 0) for number in range(50)]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        threads.close()
+        return found
+
+    found = asyncio.run(scenario())
+    assert [found[number] for number in range(1, 5)] == [divmod(100, number) for number in range(1, 5)]
+    assert [number for number, each in enumerate(found) if isinstance(each, ZeroDivisionError)] == [*range(0, 50, 5)]
+
+
+def test_what_nobody_waits_for_any_more_does_no_harm() -> None:
+    async def scenario() -> str:
+        threads = Threads(1, "test")
+        given_up = threads.run(time.sleep, BRIEF_S)
+        given_up.cancel()
+        return await threads.run(str, 7)
+
+    assert asyncio.run(scenario()) == "7"
+
+
+def test_brief_work_is_done_first_and_told_together_but_never_behind_long_work() -> None:
+    told: list[float] = []
+
+    async def scenario() -> float:
+        threads = Threads(1, "test")
+        begun = time.perf_counter()
+        calls: list[asyncio.Future[None]] = [threads.run(time.sleep, BRIEF_S, brief=True) for _ in range(4)]
+        long = threads.run(time.sleep, LONG_S)
+        for call in calls:
+            call.add_done_callback(lambda _: told.append(time.perf_counter() - begun))
+        await long
+        return time.perf_counter() - begun
+
+    whole = asyncio.run(scenario())
+    assert min(told) >= 4 * BRIEF_S
+    assert max(told) < whole - LONG_S / 2
+
+
+def test_many_brief_results_do_not_wait_for_the_last() -> None:
+    async def scenario() -> float:
+        threads = Threads(1, "test")
+        begun = time.perf_counter()
+        calls: list[asyncio.Future[None]] = [threads.run(time.sleep, BRIEF_S, brief=True) for _ in range(4 * TOGETHER)]
+        await calls[0]
+        first = time.perf_counter() - begun
+        await calls[-1]
+        return first / (time.perf_counter() - begun)
+
+    assert asyncio.run(scenario()) < 0.5
+
+
+def test_closing_ends_the_threads_when_all_is_done() -> None:
+    done: list[int] = []
+
+    async def scenario() -> None:
+        threads = Threads(2, "to-be-closed")
+        for number in range(20):
+            threads.run(done.append, number)
+        threads.close()
+
+    asyncio.run(scenario())
+    assert sorted(done) == [*range(20)]
+    assert not [each for each in threading.enumerate() if each.name.startswith("to-be-closed")]
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_a_result_is_told_though_the_thread_then_waits(brief: bool) -> None:
+    async def scenario() -> int:
+        return await asyncio.wait_for(Threads(1, "test").run(int, "5", brief=brief), 5)
+
+    assert asyncio.run(scenario()) == 5
