@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -17,7 +18,8 @@ import uvloop
 
 from training.serving.board import Board, Figure
 
-LEAVE_S = 0.02  # in which a worker with fewer connections may take a new one; then whoever looks takes it
+LEAVE_S = 0.02  # in which a connection is left to a worker with fewer; then whoever looks takes it
+LOOK_S = 0.001  # between looks whether it is still there
 FULL_S = 1.0  # between looks when the process may open no more files
 
 log = logging.getLogger("bentoml.accepting")
@@ -60,10 +62,11 @@ class SharingServer:
         self._loop, self._socket, self._factory, self._board = loop, listening, protocol_factory, board
         self._opening: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
-        self._left = False  # new connections were left to others for a moment already
+        self._waiting = select.poll()
+        self._waiting.register(listening, select.POLLIN)
         listening.setblocking(False)
         listening.listen(backlog)
-        loop.add_reader(listening, self._accept)
+        self._read_on()
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -77,27 +80,45 @@ class SharingServer:
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._opening, return_exceptions=True)
 
-    def _accept(self) -> None:
-        while True:
-            mine = self._board.mine(Figure.CONNECTIONS) + len(self._opening)
-            if mine > self._board.least(Figure.CONNECTIONS) and not self._left:
-                self._left = True
-                return self._look_again(LEAVE_S)
-            self._left = False
-            try:
-                connection, _ = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return None
-            except OSError as error:
-                log.warning("no connection can be accepted: %s", error)
-                return self._look_again(FULL_S)
-            task = self._loop.create_task(self._open(connection))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+    def _read_on(self) -> None:
+        self._loop.add_reader(self._socket, self._accept)
 
-    def _look_again(self, seconds: float) -> None:
-        self._loop.remove_reader(self._socket)
-        self._later = self._loop.call_later(seconds, self._loop.add_reader, self._socket, self._accept)
+    def _accept(self) -> None:
+        """A connection is there: take it, or leave it. If there are more, the loop calls again."""
+        if self._has_more_than_another():
+            self._loop.remove_reader(self._socket)
+            self._look_again(self._loop.time() + LEAVE_S)
+        else:
+            self._take()
+
+    def _look_again(self, until: float) -> None:
+        self._later = self._loop.call_later(LOOK_S, self._look, until)
+
+    def _look(self, until: float) -> None:
+        """Whether what was left is still there; from `until` on it is taken in any case."""
+        there = self._waiting.poll(0)
+        if there and self._has_more_than_another() and self._loop.time() < until:
+            return self._look_again(until)
+        self._read_on()
+        if there:
+            self._take()
+
+    def _has_more_than_another(self) -> bool:
+        return self._board.mine(Figure.CONNECTIONS) + len(self._opening) > self._board.least(Figure.CONNECTIONS)
+
+    def _take(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.warning("no connection can be accepted: %s", error)
+            self._loop.remove_reader(self._socket)
+            self._later = self._loop.call_later(FULL_S, self._read_on)
+            return
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket) -> None:
         try:
