@@ -7,11 +7,11 @@
     POST /feedback        what a picture really showed -> live accuracy
     GET  /health /model /livez /readyz /metrics /docs
 
-A request meets, in this order: edge.py (id, key, rate, known address), BentoML's middleware (metrics, timeout),
-requests.py (read, check and decode the picture, in threads), batching.py (BentoML's adaptive batching), then `predict`
-below for the whole batch, engine.py (ONNX Runtime), answers.py, watch.py (metrics, request log). What is wrong with a
-request is a `Fault` (errors.py). Settings: sections `serve` and `capture` of params.yaml, SERVE_<KEY> and CAPTURE_<KEY>
-in the environment. Without a champion the service does not start.
+A request meets, in this order: accepting.py (which worker), edge.py (id, key, rate, known address), direct.py (metrics
+and timeout of BentoML), requests.py (read, check and decode the picture, in threads), batching.py (BentoML's adaptive
+batching), then `predict` below for the whole batch, engine.py (ONNX Runtime), answers.py, watch.py (metrics, request
+log). What is wrong with a request is a `Fault` (errors.py). Settings: sections `serve` and `capture` of params.yaml,
+SERVE_<KEY> and CAPTURE_<KEY> in the environment. Without a champion the service does not start.
 """
 
 from __future__ import annotations

@@ -127,22 +127,20 @@ UNWATCHED = replace(OURS, name="without watching", command=_bentoml("tests.load.
 
 
 def _layout(workers: int, threads: int, batch: int) -> Kind:
-    overrides = json.dumps({"services": {"picture-classifier": {"workers": workers}}})
-    settings = {"SERVE_THREADS": str(threads), "SERVE_MAX_BATCH": str(batch), "BENTOML_CONFIG_OVERRIDES": overrides}
+    settings = {"SERVE_WORKERS": str(workers), "SERVE_THREADS": str(threads), "SERVE_MAX_BATCH": str(batch)}
     name = f"workers {workers}, threads {threads}, batches of {batch}"
     return replace(OURS, name=name, environment=OURS.environment | settings)
 
 
 CORES = usable_cores()
 LAYOUTS = (  # the first is what the service does by itself
-    _layout(1, CORES, 3),
-    _layout(CORES, 1, 3),
-    _layout(CORES, CORES, 3),
-    _layout(1, 1, 3),
-    _layout(1, 2 * CORES, 3),
-    _layout(1, CORES, 2),
+    _layout(CORES, 1, 4),
     _layout(1, CORES, 4),
-    _layout(1, CORES, 8),
+    _layout(CORES, CORES, 4),
+    _layout(1, 1, 4),
+    _layout(CORES, 1, 2),
+    _layout(CORES, 1, 3),
+    _layout(CORES, 1, 8),
 )
 PEERS = (
     Kind(  # as it comes: torch takes a thread for each core in each of uvicorn's threads

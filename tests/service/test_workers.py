@@ -73,6 +73,9 @@ def workers(project: Path, collector: Collector, tmp_path_factory: pytest.TempPa
         own,
         own / "home",
         SERVE_WORKERS=str(WORKERS),
+        BENTOML_CONFIG_OVERRIDES=json.dumps(
+            {"services": {"picture-classifier": {"logging": {"access": {"enabled": True}}}}}
+        ),
         SERVE_DRAIN="0",
         SERVE_LOG_FORMAT="json",
         CAPTURE_SAMPLE_RATE="1",
@@ -160,6 +163,13 @@ def test_every_line_the_server_prints_is_json(workers: Server, asked: dict[str, 
     lines = [json.loads(line) for line in workers.log.read_text().splitlines()]
     assert len(lines) > WORKERS
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+
+
+def test_bentoml_s_access_log_can_be_switched_on(workers: Server, asked: dict[str, bytes]) -> None:
+    lines = [json.loads(line) for line in workers.log.read_text().splitlines()]
+    said = {line.get("request_id"): line["message"] for line in lines if line["logger"] == "bentoml.access"}
+    assert said.keys() >= asked.keys()
+    assert "POST" in said["r0"]
 
 
 @pytest.mark.skipif(not TRACED, reason="opentelemetry-exporter-otlp-proto-http is not installed")

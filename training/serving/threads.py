@@ -65,7 +65,9 @@ class Threads:
                 self._wake()
                 job = self._jobs.get()
                 continue
-            if job is None or not (was_brief and job.brief) or len(self._done) >= TOGETHER:
+            # What was brief is told with what follows, unless another thread could make use of it meanwhile.
+            waits = was_brief and job is not None and (job.brief or self.number == 1)
+            if not waits or len(self._done) >= TOGETHER:
                 self._wake()
 
     def _do(self, job: _Job) -> None:
