@@ -6,6 +6,7 @@
     python -m tests.load.bench framework   processor time a request costs beside decoding and the network
     python -m tests.load.bench layouts     workers, threads and batches, each against the one the service has by itself
     python -m tests.load.bench overhead    what metrics, request log and the figures of pictures cost, on against off
+    python -m tests.load.bench variant     another model folder, such as the int8 variant, and FastAPI, by turns
 
 In `compare` every server has the same weights and is asked once beforehand whether it answers the same. It runs alone,
 with the generator in a process of its own; the limit is measured before and after each server, and a ratio refers to
@@ -15,6 +16,7 @@ those two.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +247,38 @@ def overhead(arguments: argparse.Namespace) -> None:
     report(arguments.out / "overhead.json", {"overhead": found | {"rounds": len(pairs)}})
 
 
+def variant(arguments: argparse.Namespace) -> None:
+    """Throughput of another model folder, such as the int8 variant, and of a peer, by turns with this one's."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    answers = [
+        Classifier(ModelFolder.open(folder)).predict_bytes(sent).argmax(1) for folder in (MODEL, arguments.model)
+    ]
+    other = replace(OURS, name=str(arguments.model), environment={"MODEL_PATH": str(arguments.model.absolute())})
+    kinds = (OURS, other, PEERS[0])
+    rows: dict[tuple[str, int], list[float]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(running(kind, sent[0])) for kind in kinds]
+        for server in servers:
+            send(Load(server.port, requests, 8, WARM_UP_S))
+        for number in tqdm(range(arguments.rounds), "variant", unit="round"):
+            for server in (*servers[number % 3 :], *servers[: number % 3]):
+                for concurrency in (8, 32):
+                    row = measure(server, requests, concurrency, arguments.seconds)
+                    rows[server.kind.name, concurrency].append(row["throughput"])
+    found: dict[str, Any] = {"changed_labels": float(np.mean(answers[0] != answers[1]))}
+    for concurrency in (8, 32):
+        own, others, peer = (rows[kind.name, concurrency] for kind in kinds)
+        for name, above, below in (
+            ("variant_to_this", others, own),
+            ("this_to_peer", own, peer),
+            ("variant_to_peer", others, peer),
+        ):
+            pairs = zip(above, below, strict=True)
+            found[f"{name}_at_{concurrency}"] = statistics.median(one / two for one, two in pairs)
+    report(arguments.out / "variant.json", {"variant": found | {"peer": PEERS[0].name, "rounds": arguments.rounds}})
+
+
 def layouts(arguments: argparse.Namespace) -> None:
     """Throughput, latency and memory of ways to lay the service out, each started anew in every round."""
     sent = pictures()
@@ -309,6 +344,7 @@ def parser() -> argparse.ArgumentParser:
         (framework, 10.0, 3),
         (layouts, 2.0, 5),
         (overhead, 2.0, 20),
+        (variant, 3.0, 5),
     )
     for command, seconds, rounds in plan:
         one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0].replace("%", "%%"))
@@ -321,6 +357,8 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--clients", type=int, default=256, help="more than serve.max_waiting")
             continue
         one.add_argument("--rounds", type=int, default=rounds)
+        if command is variant:
+            one.add_argument("--model", type=Path, required=True, help="the other model folder")
         if command is compare:
             one.add_argument("--only", nargs="*", choices=[kind.name for kind in PEERS], help="peers; default all")
     return made

@@ -15,6 +15,7 @@ from training.reference import Reference
 from training.serving.threads import Threads
 
 OUTPUTS = ("probabilities", "novelty", "activation", "embedding")
+WIDE = 4  # threads of a lone picture's run at most: more are in one another's way
 FRESH_S = 5.0  # an answer this young proves that the model works
 PROOF_S = 3.0  # how long one may take
 
@@ -40,7 +41,7 @@ class Engine:
     """
 
     def __init__(self, folder: ModelFolder, pool: Threads) -> None:
-        cores = usable_cores()
+        cores = min(usable_cores(), WIDE)
         first = Classifier(folder)
         first.self_check()
         on_gpu = "CUDAExecutionProvider" in first.session.get_providers()
