@@ -44,7 +44,7 @@ DRAIN = Drain(SETTINGS.drain)
 BATCHING: dict[str, Any] = {
     "batchable": True,
     "max_batch_size": SETTINGS.max_batch,
-    "max_latency_ms": int(SETTINGS.timeout * 1000),
+    "max_latency_ms": int(SETTINGS.timeout * 1000),  # BentoML wants one; here nothing waits for a fuller batch
 }
 
 

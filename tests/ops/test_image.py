@@ -215,6 +215,21 @@ def test_it_serves_its_model_from_a_read_only_root(container: Container, image: 
     assert docker("exec", container.name, "sh", "-c", "touch /here 2>/dev/null || echo refused") == "refused"
 
 
+def test_a_worker_that_died_is_replaced(container: Container) -> None:
+    def workers() -> set[str]:
+        return set(docker("exec", container.name, "cat", "/proc/1/task/1/children").split())
+
+    container.wait_ready()
+    before = workers()
+    victim = min(before)
+    docker("exec", container.name, "python", "-c", f"import os; os.kill({victim}, 9)")
+    deadline = time.monotonic() + 30
+    while victim in workers() or len(workers()) < len(before):
+        assert time.monotonic() < deadline, container.logs()
+        time.sleep(0.2)
+    container.wait_ready()
+
+
 def test_docker_calls_it_healthy_and_a_stop_is_orderly(container: Container) -> None:
     container.wait_ready()
     deadline = time.monotonic() + 30

@@ -254,6 +254,19 @@ def test_good_requests_beside_bad_ones_never_notice(client: httpx.Client) -> Non
     assert good[0][0] == 200
 
 
+def test_no_websocket_is_opened(server: Server) -> None:
+    lines = (
+        "GET /predict HTTP/1.1",
+        "Host: x",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+    )
+    head = "\r\n".join((*lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", "")).encode()
+    status, body = talk(server, head)
+    assert (status, json.loads(body)["error"]["code"]) == (405, "method_not_allowed")
+
+
 def test_bad_requests_leave_nothing_behind(server: Server, client: httpx.Client) -> None:
     """Runs last in this file: no traceback in the log, nothing counted as still waiting."""
     assert client.post("/predict", files={"image": PNG}).status_code == 200

@@ -248,3 +248,20 @@ def test_what_the_drift_check_found_is_a_metric_and_a_broken_file_breaks_nothing
     assert not any("drift" in name for name in scrape(client))
     path.unlink()
     assert not any("drift" in name for name in scrape(client))
+
+
+def test_bentoml_counts_the_requests_whatever_they_become(client: httpx.Client, cat: bytes) -> None:
+    before = scrape(client)
+    client.post("/predict", files={"image": cat}).raise_for_status()
+    client.post("/predict", files={"image": b"no picture"})
+    client.get("/predict")
+    after = scrape(client)
+    counted = {
+        code: sum(after[name] - before.get(name, 0) for name in after if _is_of(name, code)) for code in (200, 405, 415)
+    }
+    assert counted == {200: 1, 405: 1, 415: 1}
+    assert {after[name] for name in after if "request_in_progress" in name and "endpoint=/predict," in name} == {0}
+
+
+def _is_of(name: str, code: int) -> bool:
+    return name.startswith("bentoml_service_request_total{endpoint=/predict,") and f"http_response_code={code}," in name

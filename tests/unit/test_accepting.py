@@ -11,8 +11,11 @@ from typing import cast
 
 import uvloop
 
+from tests.unit.test_board import start
 from training.serving.accepting import LEAVE_S, SharingServer
 from training.serving.board import Board, Figure
+
+OPEN: list[asyncio.StreamWriter] = []  # of clients
 
 
 class Greeter(asyncio.Protocol):
@@ -27,25 +30,31 @@ class Greeter(asyncio.Protocol):
         self.transport.write(b"hello")
 
 
-def greeted_after(board: Board, connections: int) -> list[float]:
-    """Seconds until so many clients, one after another, are greeted."""
+async def greeted(port: int) -> float:
+    """Seconds until a client is greeted."""
+    begun = time.perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await asyncio.wait_for(reader.readexactly(5), 5) == b"hello"
+    OPEN.append(writer)
+    return time.perf_counter() - begun
+
+
+def greeted_after(board: Board, connections: int, at_once: bool = False) -> list[float]:
+    """Seconds until so many clients, one after another or all at once, are greeted."""
 
     async def scenario() -> list[float]:
         listening = socket.create_server(("127.0.0.1", 0))
         server = SharingServer(asyncio.get_running_loop(), listening, lambda: Greeter(board), 100, board)
-        times = []
-        writers = []
-        for _ in range(connections):
-            begun = time.perf_counter()
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            assert await asyncio.wait_for(reader.readexactly(5), 5) == b"hello"
-            times.append(time.perf_counter() - begun)
-            writers.append(writer)
+        port = server.sockets[0].getsockname()[1]
+        if at_once:
+            times = await asyncio.gather(*(greeted(port) for _ in range(connections)))
+        else:
+            times = [await greeted(port) for _ in range(connections)]
         server.close()
         await server.wait_closed()
         listening.close()
-        for writer in writers:
-            writer.close()
+        while OPEN:
+            OPEN.pop().close()
         return times
 
     return uvloop.run(scenario())
@@ -56,8 +65,16 @@ def test_with_as_few_as_any_it_accepts_at_once(tmp_path: Path) -> None:
 
 
 def test_with_more_than_another_it_leaves_them_to_that_for_a_moment(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board", 2)  # the other worker has none, and never accepts
-    first, *others = greeted_after(board, 5)
+    with start(tmp_path / "board", connections=0) as other:  # which never accepts
+        first, *others = greeted_after(Board(tmp_path / "board", 2), 5)
+        other.kill()
     assert first < min(others)
     assert min(others) > 0.9 * LEAVE_S
     assert max(others) < 1
+
+
+def test_many_at_once_wait_for_another_that_never_accepts_only_once(tmp_path: Path) -> None:
+    with start(tmp_path / "board", connections=0) as other:
+        times = greeted_after(Board(tmp_path / "board", 2), 40, at_once=True)
+        other.kill()
+    assert max(times) < 10 * LEAVE_S

@@ -18,15 +18,21 @@ from pathlib import Path
 from training.serving.board import Board, Figure
 board = Board(Path(sys.argv[1]), 2)
 board.add(Figure.PICTURES, 5)
-board.add(Figure.CONNECTIONS, 2)
+board.add(Figure.CONNECTIONS, int(sys.argv[2]))
+board.add(Figure.LISTENING, 1)
 print("joined", flush=True)
 sys.stdin.readline()
 """
 
 
-def start(path: Path) -> subprocess.Popen[str]:
+def start(path: Path, connections: int = 2) -> subprocess.Popen[str]:
+    """Another worker that listens, with 5 pictures waiting."""
     other = subprocess.Popen(
-        [sys.executable, "-c", OTHER, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OTHER, path, str(connections)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert other.stdout
     assert other.stdout.readline() == "joined\n"
@@ -42,16 +48,25 @@ def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
         mine.add(Figure.PICTURES, 2)
         mine.add(Figure.CONNECTIONS, 1)
         assert (mine.mine(Figure.PICTURES), mine.all(Figure.PICTURES)) == (2, 7)
-        assert (mine.least(Figure.CONNECTIONS), mine.all(Figure.BYTES)) == (1, 0)
+        assert (mine.fewest_connections(), mine.all(Figure.BYTES)) == (2, 0)  # this one does not listen
+        mine.add(Figure.LISTENING, 1)
+        assert mine.fewest_connections() == 1
         monkeypatch.setattr(board, "JOIN_S", 0.2)
         third = subprocess.run(
-            [sys.executable, "-c", f"from training.serving import board; board.JOIN_S = 0.2\n{OTHER}", path],
+            [sys.executable, "-c", f"from training.serving import board; board.JOIN_S = 0.2\n{OTHER}", path, "0"],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
         assert "2 workers serve already" in third.stderr
+        mine.forget_the_dead()
+        assert mine.all(Figure.PICTURES) == 7  # nobody is dead
         first.kill()
+    mine.forget_the_dead()
+    assert (mine.all(Figure.PICTURES), mine.fewest_connections()) == (2, 1)
     with start(path) as second:
-        assert mine.all(Figure.PICTURES) == 7  # what the dead had there is gone
+        assert mine.all(Figure.PICTURES) == 7
         second.kill()
+    with start(path) as third_time:
+        assert mine.all(Figure.PICTURES) == 7  # what the dead had there is gone
+        third_time.kill()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -26,14 +28,55 @@ def test_results_and_errors_reach_those_who_asked() -> None:
     assert [number for number, each in enumerate(found) if isinstance(each, ZeroDivisionError)] == [*range(0, 50, 5)]
 
 
-def test_what_nobody_waits_for_any_more_does_no_harm() -> None:
+def test_what_nobody_waits_for_any_more_is_not_done() -> None:
+    done: list[str] = []
+
     async def scenario() -> str:
         threads = Threads(1, "test")
-        given_up = threads.run(time.sleep, BRIEF_S)
+        running = threads.run(time.sleep, BRIEF_S)
+        given_up = threads.run(done.append, "given up")
         given_up.cancel()
+        running.cancel()
         return await threads.run(str, 7)
 
     assert asyncio.run(scenario()) == "7"
+    assert not done
+
+
+class Body(bytes):
+    """What a client sent; that it is gone can be seen."""
+
+
+def test_what_failed_keeps_nothing_alive() -> None:
+    def refuse(body: Body) -> None:
+        raise ValueError(len(body))
+
+    async def scenario() -> int:
+        threads = Threads(1, "test")
+        alive: weakref.WeakSet[Body] = weakref.WeakSet()
+        for _ in range(20):
+            body = Body(b"1234")
+            alive.add(body)
+            with pytest.raises(ValueError, match="4"):
+                await threads.run(refuse, body)
+            del body
+        return len(alive)
+
+    gc.disable()
+    try:
+        assert asyncio.run(scenario()) <= 1
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_no_future_takes_is_told_all_the_same() -> None:
+    async def scenario() -> int:
+        threads = Threads(1, "test")
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await threads.run(next, iter(()))
+        return await threads.run(int, "5")
+
+    assert asyncio.run(scenario()) == 5
 
 
 @pytest.mark.parametrize("number", [1, 2])

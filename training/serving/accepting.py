@@ -66,6 +66,7 @@ class SharingServer:
         self._waiting.register(listening, select.POLLIN)
         listening.setblocking(False)
         listening.listen(backlog)
+        board.add(Figure.LISTENING, 1)
         self._read_on()
 
     @property
@@ -73,6 +74,7 @@ class SharingServer:
         return (self._socket,)
 
     def close(self) -> None:
+        self._board.add(Figure.LISTENING, -1)
         self._loop.remove_reader(self._socket)
         if self._later is not None:
             self._later.cancel()
@@ -95,30 +97,32 @@ class SharingServer:
         self._later = self._loop.call_later(LOOK_S, self._look, until)
 
     def _look(self, until: float) -> None:
-        """Whether what was left is still there; from `until` on it is taken in any case."""
-        there = self._waiting.poll(0)
-        if there and self._has_more_than_another() and self._loop.time() < until:
-            return self._look_again(until)
+        """Whether what was left is still there; from `until` on it is taken in any case, and what came after it too."""
+        while self._waiting.poll(0):
+            if self._has_more_than_another() and self._loop.time() < until:
+                return self._look_again(until)
+            if not self._take():
+                return None
         self._read_on()
-        if there:
-            self._take()
 
     def _has_more_than_another(self) -> bool:
-        return self._board.mine(Figure.CONNECTIONS) + len(self._opening) > self._board.least(Figure.CONNECTIONS)
+        return self._board.mine(Figure.CONNECTIONS) + len(self._opening) > self._board.fewest_connections()
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Accept a connection; False when none can be for a while."""
         try:
             connection, _ = self._socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return True
         except OSError as error:
             log.warning("no connection can be accepted: %s", error)
             self._loop.remove_reader(self._socket)
             self._later = self._loop.call_later(FULL_S, self._read_on)
-            return
+            return False
         task = self._loop.create_task(self._open(connection))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        return True
 
     async def _open(self, connection: socket.socket) -> None:
         try:

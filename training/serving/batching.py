@@ -79,8 +79,10 @@ class Dispatcher(CorkDispatcher[Any, Any]):
 
     async def outbound_call(self, inputs_info: tuple[Any, ...], training: bool = False) -> None:
         """Run a batch; then another may start."""
-        await super().outbound_call(inputs_info, training)
-        self._wake()
+        try:
+            await super().outbound_call(inputs_info, training)
+        finally:
+            self._wake()
 
     def _wake(self) -> None:
         if not self._woken:  # what else arrives in this turn of the event loop joins the same batch

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -23,6 +26,7 @@ class Figure(IntEnum):
     CONNECTIONS = 0
     PICTURES = 1  # accepted and not yet answered
     BYTES = 2  # of bodies held in memory
+    LISTENING = 3  # 1: it accepts connections
 
 
 FIGURES = len(Figure)
@@ -38,12 +42,13 @@ class Board:
         """Take a row; RuntimeError when there are more workers than rows."""
         self.workers = workers
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._first = self._take() * FIGURES  # place of this worker's figures
+        self._row = self._take()
+        self._first = self._row * FIGURES  # place of this worker's figures
         size = workers * FIGURES * 8
         if os.fstat(self._file).st_size < size:
             os.ftruncate(self._file, size)
         self._figures = memoryview(mmap.mmap(self._file, size)).cast("q")
-        self._figures[self._first : self._first + FIGURES] = memoryview(bytes(FIGURES * 8)).cast("q")
+        self._forget(self._row)
 
     def add(self, figure: Figure, number: int) -> None:
         """Change a figure of this worker."""
@@ -57,22 +62,48 @@ class Board:
         """The figures of all workers together."""
         return sum(self._figures[figure::FIGURES])
 
-    def least(self, figure: Figure) -> int:
-        """The smallest figure of any worker."""
-        return min(self._figures[figure::FIGURES])
+    def fewest_connections(self) -> int:
+        """Of any worker that accepts more; many if there is none."""
+        rows = zip(
+            self._figures[Figure.LISTENING :: FIGURES], self._figures[Figure.CONNECTIONS :: FIGURES], strict=True
+        )
+        return min((connections for listening, connections in rows if listening), default=sys.maxsize)
+
+    def forget_the_dead(self) -> None:
+        """Strike out the figures of workers that were killed, until others take their rows."""
+        for row in range(self.workers):
+            if row != self._row and self._lock(row):
+                self._forget(row)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, row)
+
+    @contextmanager
+    def one_worker_at_a_time(self) -> Iterator[None]:
+        """What is within is done by one thread of one worker; a worker calls it in one thread only."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self.workers)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self.workers)
+
+    def _forget(self, row: int) -> None:
+        first = row * FIGURES
+        self._figures[first : first + FIGURES] = memoryview(bytes(FIGURES * 8)).cast("q")
+
+    def _lock(self, row: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
+        except OSError:
+            return False
+        return True
 
     def _take(self) -> int:
         deadline = time.monotonic() + JOIN_S
-        while True:
+        while time.monotonic() < deadline:
             for row in range(self.workers):
-                try:
-                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
-                except OSError:
-                    continue
-                return row
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.workers} workers serve already, and one more was started")
+                if self._lock(row):
+                    return row
             time.sleep(0.05)
+        raise RuntimeError(f"{self.workers} workers serve already, and one more was started")
 
 
 @cache
@@ -81,4 +112,4 @@ def joined() -> Board:
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])  # one folder for its workers, which BentoML makes for metrics
     workers: int | str = BentoMLContainer.config.services.get()[server_context.service_name].get("workers") or 1
     count = system_resources()["cpu"] if workers == "cpu_count" else workers  # as BentoML itself counts them
-    return Board(folder / "workers.board", max(1, int(count)))
+    return Board(folder / f"workers-{os.getppid()}.board", max(1, int(count)))

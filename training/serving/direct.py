@@ -81,15 +81,17 @@ class Direct:
             traffic.in_progress.dec()
 
     async def _answer(self, name: str, request: Request) -> Response:
-        timeout = self.factory.timeout
+        limit = asyncio.timeout(self.factory.timeout)
         try:
-            async with asyncio.timeout(timeout):
-                return await self.factory.api_endpoint(name, request)
-        except TimeoutError:
-            return Fault.of_status(504, timeout).answer(request)
+            async with limit:
+                response = await self.factory.api_endpoint(name, request)
         except Exception:
-            log_exception(request)
-            return Fault.of_status(500, timeout).answer(request)
+            if not limit.expired():
+                log_exception(request)
+                return Fault.of_status(500, self.factory.timeout).answer(request)
+        if limit.expired():  # also when BentoML's dispatcher made something else of the cancellation
+            return Fault.of_status(504, self.factory.timeout).answer(request)
+        return response
 
     def _traffic_of(self, address: str) -> Traffic:
         if not self.others._is_setup:

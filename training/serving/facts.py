@@ -49,6 +49,7 @@ class Facts(Collector):
         """In the text format of Prometheus; empty, with the cause in the log, when they cannot be told."""
         try:
             metrics.forget_the_dead()
+            self.board.forget_the_dead()
             return generate_latest(self._registry).decode()
         except Exception:  # BentoML would leave the whole scrape without an answer until its timeout
             log.exception("the facts of the service cannot be told to Prometheus")

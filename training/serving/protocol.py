@@ -31,10 +31,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @classmethod
     def install(cls, seconds: float, version: str, board: Board) -> None:
-        """Make uvicorn use it: BentoML leaves the choice of the protocol to uvicorn. `version` is of the model."""
+        """Make uvicorn use it, and no WebSockets: BentoML leaves the choice of the protocols to uvicorn.
+        `version` is of the model."""
         cls.seconds, cls.version, cls.board = seconds, version, board
         protocol: HTTPProtocolType = "auto"
         uvicorn.config.HTTP_PROTOCOLS[protocol] = f"{cls.__module__}:{cls.__qualname__}"
+        uvicorn.config.WS_PROTOCOLS["auto"] = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)

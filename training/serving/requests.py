@@ -35,7 +35,7 @@ FORM = "multipart/form-data"
 current_service = bentoml.get_current_service  # BentoML looks it up by name at each access
 SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
-LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time, for the sake of memory
+LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time by all workers, for the sake of memory
 LARGE_PIXELS_JPEG = 25_000_000
 
 
@@ -204,10 +204,15 @@ class Reader:
             hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
-            threads = self._large if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG) else self._slow
             opened = time.perf_counter() - begun
-            return Later(threads, lambda: self._decode(image, data, time.perf_counter() - opened))
+            if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG):
+                return Later(self._large, lambda: self._decode_large(image, data, opened))
+            return Later(self._slow, lambda: self._decode(image, data, time.perf_counter() - opened))
         return self._decode(image, data, begun)
+
+    def _decode_large(self, image: Image, data: bytes, opened: float) -> Decoded:
+        with self._board.one_worker_at_a_time():
+            return self._decode(image, data, time.perf_counter() - opened)
 
     def _decode(self, image: Image, data: bytes, begun: float) -> Decoded:
         size, kind = image.size, image.format

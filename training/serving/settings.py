@@ -17,19 +17,24 @@ from training.inference import usable_cores
 from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
 
+MOST_WORKERS = 8  # unless told otherwise; each takes about 250 MB
 _Section = TypeVar("_Section", bound=Section)
 
 
 def load(root: Path, environ: Mapping[str, str] = os.environ) -> Serve:
     """`serve` of params.yaml in `root`, overridden by SERVE_<KEY>; ParamsError names a wrong key or value."""
     merged = _override(params.load(root / params.PARAMS_FILE).serve, "SERVE_", environ)
-    if merged.rate_limit and merged.workers > 1:
-        raise ParamsError("serve.rate_limit is counted in one process: set serve.workers to 1 or 0")
-    return merged.model_copy(update={"workers": merged.workers or _workers(merged)})
+    chosen = merged.model_copy(update={"workers": merged.workers or _workers(merged)})
+    threads(chosen, chosen.workers)
+    return chosen
 
 
 def threads(settings: Serve, workers: int) -> int:
-    """Threads of each of so many workers."""
+    """Threads of each of so many workers; ParamsError for what only one worker can keep."""
+    if settings.rate_limit and workers > 1:
+        raise ParamsError(
+            f"serve.rate_limit is counted in one process, and there are {workers}: set serve.workers to 1"
+        )
     return settings.threads or max(1, usable_cores() // workers)
 
 
@@ -39,7 +44,7 @@ def _workers(settings: Serve) -> int:
     try:
         distribution("onnxruntime-gpu")
     except PackageNotFoundError:
-        return 1 if settings.rate_limit else usable_cores()
+        return 1 if settings.rate_limit else min(usable_cores(), MOST_WORKERS)
     return 1
 
 

@@ -71,10 +71,17 @@ class Threads:
                 self._wake()
 
     def _do(self, job: _Job) -> None:
+        future, _, work, arguments = job
+        if future.cancelled():  # given up while it waited
+            return
         try:
-            self._done.append((job.future, job.work(*job.arguments), None))
+            self._done.append((future, work(*arguments), None))
+        except StopIteration as error:  # no future takes it
+            self._done.append((future, None, RuntimeError(f"the work raised {error!r}")))
         except BaseException as error:  # whoever awaits the future gets it
-            self._done.append((job.future, None, error))
+            self._done.append((future, None, error))
+        finally:
+            del job, future, work, arguments  # the error knows this frame: what it held would stay until a collection
 
     def _wake(self) -> None:
         if self._done and self._loop is not None and not self._loop.is_closed():
