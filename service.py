@@ -180,7 +180,7 @@ class PictureClassifier:
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
         self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, self.threads, board)
-        self.feedback = FeedbackStore(self.watch.folder, self.watch.log, self.folder.classes)
+        self.feedback = FeedbackStore(self.watch.folder, self.watch, self.folder.classes)
         model = self.answerer.model
         self.facts = Facts(self.folder, model, version, self.feedback, board, SETTINGS.max_waiting)
         gc.collect()

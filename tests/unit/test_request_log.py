@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from monitoring import request_log as reader
-from training.serving import metrics, request_log
+from training.serving import later, metrics
 from training.serving.log_files import HOST, QUIET_S, request_file
 from training.serving.request_log import RequestLog
 
@@ -140,8 +140,8 @@ def test_a_mended_disk_is_written_to_again_on_a_new_line(tmp_path: Path) -> None
 
 
 def test_a_queue_that_is_full_loses_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_log, "WAITING", 5)
-    monkeypatch.setattr(request_log, "EVERY_S", 60)
+    monkeypatch.setattr(later, "WAITING", 5)
+    monkeypatch.setattr(later, "EVERY_S", 60)
     log, before = RequestLog(tmp_path, 10_000, 3), lost()
     for number in range(8):
         log.add(record(number))

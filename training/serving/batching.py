@@ -118,6 +118,11 @@ class BatchingApp(ServiceAppFactory):
             self._batched[name] = own(functools.partial(self._run, name))
         self._traffic: Middleware | None = None
 
+    @property
+    def service_instance(self) -> Any:
+        """The object with the APIs."""
+        return self._service_instance
+
     async def _run(self, name: str, lists: Sequence[list[Any]]) -> list[list[Any]]:
         """Run a batchable API once for the lists of several requests."""
         if self.enable_metrics:

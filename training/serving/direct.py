@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from _bentoml_impl.server.app import log_exception
+from anyio import to_thread
 from bentoml._internal.context import server_context
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.requests import Request
@@ -65,6 +66,8 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = scope.get("path", "")
+        if address == "/metrics":
+            await to_thread.run_sync(self.factory.service_instance.watch.flush)
         if address not in self.addresses or scope["type"] != "http" or scope["method"] != "POST":
             await self.others(scope, receive, send)
             return

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from training.serving.answers import Said
 from training.serving.errors import Fault
 from training.serving.feedback_store import FeedbackStore
-from training.serving.request_log import EVERY_S
+from training.serving.later import EVERY_S
 from training.serving.requests import Reader
 
 MAX_BYTES = 10_000  # of a body
@@ -37,7 +37,7 @@ async def _recorded(store: FeedbackStore, said: Said) -> dict[str, Any]:
     except Fault as fault:
         if fault.code != "unknown_request":
             raise
-    await asyncio.sleep(1.5 * EVERY_S)  # another worker may be about to write it down
+    await asyncio.sleep(2.5 * EVERY_S)  # another worker may be about to write it down
     return await to_thread.run_sync(store.record, said.request_id, said.label)
 
 

@@ -18,17 +18,23 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import orjson
 
 from training.serving import metrics
 from training.serving.errors import Fault
 from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
-from training.serving.request_log import RequestLog
 
 KNOWN = 200_000  # requests, and feedback, that are remembered; the oldest are forgotten
 _Value = TypeVar("_Value")
+
+
+class Written(Protocol):
+    """What predictions are written by."""
+
+    def flush(self) -> None:
+        """Write those that were made so far."""
 
 
 class Prediction(NamedTuple):
@@ -56,7 +62,7 @@ class FeedbackStore:
     Thread-safe, and right with several processes.
     """
 
-    def __init__(self, folder: Path | None, log: RequestLog | None, classes: Sequence[str]) -> None:
+    def __init__(self, folder: Path | None, log: Written | None, classes: Sequence[str]) -> None:
         self.folder = folder
         self.log = log
         self.classes = classes

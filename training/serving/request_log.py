@@ -10,8 +10,6 @@ import contextlib
 import logging
 import os
 import sys
-import threading
-from collections import deque
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -20,10 +18,8 @@ from typing import Any, cast
 import orjson
 
 from training.serving import metrics
+from training.serving.later import Later
 from training.serving.log_files import request_file, surplus
-
-EVERY_S = 0.1  # between writes
-WAITING = 10_000  # records; beyond it they are lost
 
 log = logging.getLogger("bentoml.request_log")
 
@@ -33,36 +29,9 @@ class RequestLog:
     together the newest `files`."""
 
     def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
-        self._file = _File(folder, max_bytes, files)
-        self._records: deque[dict[str, Any]] = deque()
-        self._writing = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write_on, name="request-log", daemon=True)
-        self._thread.start()
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Have `record` written soon."""
-        if len(self._records) < WAITING:
-            self._records.append(record)
-        else:
-            metrics.LOG_ERRORS.inc()
-
-    def flush(self) -> None:
-        """Write what was added so far."""
-        with self._writing:
-            batch = [self._records.popleft() for _ in range(len(self._records))]
-            if batch:
-                self._file.append(batch)
-
-    def close(self) -> None:
-        """Write the rest, and stop."""
-        self._closing.set()
-        self._thread.join()
-
-    def _write_on(self) -> None:
-        while not self._closing.wait(EVERY_S):
-            self.flush()
-        self.flush()
+        file = _File(folder, max_bytes, files)
+        self._later: Later[dict[str, Any]] = Later("request-log", file.append, lambda _: metrics.LOG_ERRORS.inc())
+        self.add, self.flush, self.close = self._later.add, self._later.flush, self._later.close
 
 
 class _File(RotatingFileHandler):

@@ -7,15 +7,39 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.inference import ModelFolder
 from training.params import Capture, Serve
 from training.serving import metrics
 from training.serving.capture import Captures
 from training.serving.engine import Seen
+from training.serving.later import Later
 from training.serving.request_log import RequestLog
 from training.serving.requests import Picture
+
+
+class Times(NamedTuple):
+    """When a picture was answered (Unix time), and the seconds it took to decode it, until its run of the network
+    began, for that run, and in all since its request came."""
+
+    when: float
+    decode: float
+    queue: float
+    inference: float
+    total: float
+
+
+class Answered(NamedTuple):
+    """What is kept of a picture: the picture itself is not in it."""
+
+    answer: dict[str, Any]
+    novelty: float
+    sketch: bytes | None
+    times: Times
+    facts: dict[str, Any]
+    properties: dict[str, float]
+    captured: str | None
 
 
 class Watch:
@@ -26,6 +50,7 @@ class Watch:
         self.folder = Path(settings.log_dir) if settings.log_dir else None
         self.log = RequestLog(self.folder, settings.log_max_bytes, settings.log_files) if self.folder else None
         self.captures = Captures(capture)
+        self._later: Later[Answered] = Later("watch", self._keep, lambda _: metrics.LOG_ERRORS.inc())
         self._predictions = {
             label: metrics.PREDICTIONS.labels(label or metrics.NOT_SURE, version) for label in (*folder.classes, None)
         }
@@ -48,52 +73,67 @@ class Watch:
         metrics.REJECTIONS.labels(code).inc()
 
     def predicted(self, picture: Picture, seen: Seen, answer: dict[str, Any]) -> None:
-        """A picture is answered: count it, measure it, write it down, keep it if it is chosen."""
-        self._predictions[answer["label"]].inc()
-        if "reason" in answer:
-            self._abstentions[answer["reason"]].inc()
-        self._confidence.observe(answer["confidence"])
-        metrics.DECODE.observe(picture.decoded.seconds)
-        metrics.QUEUE.observe(seen.begun - picture.ready)
-        for name, value in picture.decoded.properties.items():
-            metrics.PROPERTIES[name].observe(value)
-        captured = self._captured(picture)
+        """A picture is answered: keep it if it is chosen, and have it counted, measured and written down."""
+        decoded = picture.decoded
+        captured = None
+        if decoded.data is not None:
+            captured = self.captures.store(decoded.data, decoded.facts["picture_sha256"], decoded.facts["format"])
+        queued, total = seen.begun - picture.ready, time.perf_counter() - picture.received
+        times = Times(time.time(), decoded.seconds, queued, seen.seconds, total)
+        self._later.add(Answered(answer, seen.novelty, seen.sketch, times, decoded.facts, decoded.properties, captured))
+
+    def flush(self) -> None:
+        """Count and write down what was answered so far."""
+        self._later.flush()
         if self.log:
-            self.log.add(self._record(picture, seen, answer, captured))
+            self.log.flush()
 
     def close(self) -> None:
         """Write down and store what is on its way."""
         self.captures.close()
+        self._later.close()
         if self.log:
             self.log.close()
 
-    def _captured(self, picture: Picture) -> str | None:
-        decoded = picture.decoded
-        if decoded.data is None:
-            return None
-        return self.captures.store(decoded.data, decoded.facts["picture_sha256"], decoded.facts["format"])
+    def _keep(self, many: Sequence[Answered]) -> None:
+        for each in many:
+            self._count(each)
+        if self.log:
+            for each in many:
+                self.log.add(self._record(each))
 
-    def _record(self, picture: Picture, seen: Seen, answer: dict[str, Any], captured: str | None) -> dict[str, Any]:
+    def _count(self, each: Answered) -> None:
+        self._predictions[each.answer["label"]].inc()
+        if "reason" in each.answer:
+            self._abstentions[each.answer["reason"]].inc()
+        self._confidence.observe(each.answer["confidence"])
+        metrics.DECODE.observe(each.times.decode)
+        metrics.QUEUE.observe(each.times.queue)
+        for name, value in each.properties.items():
+            metrics.PROPERTIES[name].observe(value)
+
+    def _record(self, each: Answered) -> dict[str, Any]:
         """The line of the request log, see monitoring/request_log.py."""
+        answer, times = each.answer, each.times
         probabilities = answer["probabilities"]
         return {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": picture.request_id,
+            "time": datetime.fromtimestamp(times.when, UTC).isoformat(timespec="milliseconds"),
+            "request_id": answer["request_id"],
             **self.model,
             "label": answer["label"],
             "predicted": max(probabilities, key=probabilities.__getitem__),
             "reason": answer.get("reason"),
             "confidence": answer["confidence"],
             "probabilities": probabilities,
-            "novelty": seen.novelty,
-            "decode_ms": _ms(picture.decoded.seconds),
-            "queue_ms": _ms(seen.begun - picture.ready),
-            "inference_ms": _ms(seen.seconds),
-            "total_ms": _ms(time.perf_counter() - picture.received),
-            **picture.decoded.facts,
-            "properties": picture.decoded.properties,
-            "sketch": None if seen.sketch is None else base64.b64encode(seen.sketch).decode(),
-            "captured": captured,
+            "novelty": each.novelty,
+            "decode_ms": _ms(times.decode),
+            "queue_ms": _ms(times.queue),
+            "inference_ms": _ms(times.inference),
+            "total_ms": _ms(times.total),
+            **each.facts,
+            "properties": each.properties,
+            "sketch": None if each.sketch is None else base64.b64encode(each.sketch).decode(),
+            "captured": each.captured,
         }
 
 

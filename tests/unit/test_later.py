@@ -1,0 +1,56 @@
+"""Work that can wait: all of it is done, by whom and when ever; what is too much is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from training.serving import later
+from training.serving.later import EVERY_S, Later
+
+
+def nothing_lost(item: int) -> None:
+    raise AssertionError(item)
+
+
+def test_many_items_are_worked_on_together_a_moment_later() -> None:
+    done: list[list[int]] = []
+    works: Later[int] = Later("test", done.append, nothing_lost)
+    for number in range(50):
+        works.add(number)
+    time.sleep(3 * EVERY_S)
+    assert [number for items in done for number in items] == [*range(50)]
+    assert len(done) <= 3
+    works.close()
+
+
+def test_flush_and_close_do_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later, "EVERY_S", 60)
+    done: list[int] = []
+    works: Later[int] = Later("to-be-closed", done.extend, nothing_lost)
+    works.add(1)
+    works.flush()
+    assert done == [1]
+    works.add(2)
+    works.close()
+    assert done == [1, 2]
+    assert not [each for each in threading.enumerate() if each.name == "to-be-closed"]
+
+
+def test_an_error_is_told_and_costs_only_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    def work(items: list[int]) -> None:
+        if 13 in items:
+            raise ValueError("13")
+        done.extend(items)
+
+    works: Later[int] = Later("test", work, nothing_lost)
+    works.add(13)
+    time.sleep(2 * EVERY_S)
+    works.add(14)
+    works.close()
+    assert done == [14]
+    assert "some of what was to be kept is lost" in caplog.text
