@@ -80,6 +80,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_tell_of(server:
     """Only that whatever fits the schema is accepted cannot be asked: no schema tells a picture from other bytes."""
     command = [str(SCHEMATHESIS), "run", f"{server.url}/docs.json", "--url", server.url, "--max-examples", "20"]
     command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--generation-deterministic"]
+    command += ["--suppress-health-check", "filter_too_much"]  # of its generator: most of what it makes is no picture
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert re.search(r"[1-9]\d\d generated, ", done.stdout), done.stdout[-2000:]
