@@ -30,6 +30,9 @@ class Later(Generic[_Item]):
         self._thread = threading.Thread(target=self._work_on, name=name, daemon=True)
         self._thread.start()
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def add(self, item: _Item) -> None:
         """Have it worked on soon."""
         if len(self._items) < WAITING:

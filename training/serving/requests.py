@@ -19,7 +19,7 @@ from PIL.Image import Image
 from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 
-from training import preprocess, properties
+from training import preprocess
 from training.params import Serve
 from training.preprocess import Limits, PictureError, Preprocessing
 from training.serving import settings as serve_settings
@@ -45,7 +45,6 @@ class Decoded:
 
     pixels: NDArray[np.uint8]
     facts: dict[str, Any]
-    properties: dict[str, float]
     seconds: float
     data: bytes | None  # the file itself, if it is to be kept
 
@@ -218,10 +217,9 @@ class Reader:
         size, kind = image.size, image.format
         pixels = preprocess.shrink(image, self.how)
         width, height = preprocess.upright_size(size, image)
-        figures = properties.measure(pixels, width, height)
         digest = hashlib.sha256(data).hexdigest()
         facts = {"picture_sha256": digest, "bytes": len(data), "format": kind, "width": width, "height": height}
-        return Decoded(pixels, facts, figures, time.perf_counter() - begun, data if self.watch.chosen() else None)
+        return Decoded(pixels, facts, time.perf_counter() - begun, data if self.watch.chosen() else None)
 
 
 class OnePicture(bentoml.IODescriptor):

@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from training import properties
 from training.inference import ModelFolder
 from training.params import Capture, Serve
 from training.serving import metrics
@@ -17,6 +21,8 @@ from training.serving.engine import Seen
 from training.serving.later import Later
 from training.serving.request_log import RequestLog
 from training.serving.requests import Picture
+
+HELD = 64  # pictures that wait to be measured: 10 MB
 
 
 class Times(NamedTuple):
@@ -31,14 +37,14 @@ class Times(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What is kept of a picture: the picture itself is not in it."""
+    """What is kept of a picture, and what the network saw of it, to be measured."""
 
     answer: dict[str, Any]
     novelty: float
     sketch: bytes | None
     times: Times
     facts: dict[str, Any]
-    properties: dict[str, float]
+    pixels: NDArray[np.uint8]
     captured: str | None
 
 
@@ -80,7 +86,9 @@ class Watch:
             captured = self.captures.store(decoded.data, decoded.facts["picture_sha256"], decoded.facts["format"])
         queued, total = seen.begun - picture.ready, time.perf_counter() - picture.received
         times = Times(time.time(), decoded.seconds, queued, seen.seconds, total)
-        self._later.add(Answered(answer, seen.novelty, seen.sketch, times, decoded.facts, decoded.properties, captured))
+        self._later.add(Answered(answer, seen.novelty, seen.sketch, times, decoded.facts, decoded.pixels, captured))
+        if len(self._later) > HELD:  # the thread does not keep up: pictures take memory
+            self._later.flush()
 
     def flush(self) -> None:
         """Count and write down what was answered so far."""
@@ -97,22 +105,22 @@ class Watch:
 
     def _keep(self, many: Sequence[Answered]) -> None:
         for each in many:
-            self._count(each)
-        if self.log:
-            for each in many:
-                self.log.add(self._record(each))
+            figures = properties.measure(each.pixels, each.facts["width"], each.facts["height"])
+            self._count(each, figures)
+            if self.log:
+                self.log.add(self._record(each, figures))
 
-    def _count(self, each: Answered) -> None:
+    def _count(self, each: Answered, figures: dict[str, float]) -> None:
         self._predictions[each.answer["label"]].inc()
         if "reason" in each.answer:
             self._abstentions[each.answer["reason"]].inc()
         self._confidence.observe(each.answer["confidence"])
         metrics.DECODE.observe(each.times.decode)
         metrics.QUEUE.observe(each.times.queue)
-        for name, value in each.properties.items():
+        for name, value in figures.items():
             metrics.PROPERTIES[name].observe(value)
 
-    def _record(self, each: Answered) -> dict[str, Any]:
+    def _record(self, each: Answered, figures: dict[str, float]) -> dict[str, Any]:
         """The line of the request log, see monitoring/request_log.py."""
         answer, times = each.answer, each.times
         probabilities = answer["probabilities"]
@@ -131,7 +139,7 @@ class Watch:
             "inference_ms": _ms(times.inference),
             "total_ms": _ms(times.total),
             **each.facts,
-            "properties": each.properties,
+            "properties": figures,
             "sketch": None if each.sketch is None else base64.b64encode(each.sketch).decode(),
             "captured": each.captured,
         }
