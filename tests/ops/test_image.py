@@ -210,6 +210,7 @@ def test_it_serves_its_model_from_a_read_only_root(container: Container, image: 
     assert health["source"] == "champion"
     assert health["model"]["run_id"] == image.pin.run_id
     assert health["model"]["bento_tag"] == image.pin.bento_tag
+    time.sleep(0.5)  # until it is written
     assert docker("exec", container.name, "sh", "-c", "cat /tmp/logs/requests-*.jsonl").count(answer["request_id"]) == 1
     assert docker("exec", container.name, "id", "-u") == "1034"
     assert docker("exec", container.name, "sh", "-c", "touch /here 2>/dev/null || echo refused") == "refused"
