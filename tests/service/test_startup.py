@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.server import Server, copy_project, environment
+from tests.service.server import Server, children, copy_project, environment
 from tests.tiny import tiny_model_folder
 from training.inference import write_sums
 
@@ -107,9 +107,9 @@ def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:
 
 
 def test_the_supervisor_and_the_worker_load_neither_torch_nor_mlflow(server: Server) -> None:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    assert children
-    for process in (str(server.process.pid), *children):
+    workers = children(server.process.pid)
+    assert workers
+    for process in (server.process.pid, *workers):
         maps = Path(f"/proc/{process}/maps").read_text()
         assert "libtorch" not in maps
         assert "libarrow" not in maps

@@ -54,6 +54,8 @@ def grown(client: httpx.Client, before: dict[str, float]) -> dict[str, float]:
 def logged(project: Path, request_id: str) -> list[dict[str, Any]]:
     """The lines about a request, and its pictures; waits for the writer."""
     deadline = time.monotonic() + 5
+    while not (project / "logs").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
     while time.monotonic() < deadline:
         since = datetime.now(UTC) - timedelta(hours=1)
         found = [

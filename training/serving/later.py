@@ -41,11 +41,15 @@ class Later(Generic[_Item]):
             self._lost(item)
 
     def flush(self) -> None:
-        """Work on what was added so far."""
+        """Work on what was added so far; an error is told in the log, it costs neither an answer nor what follows."""
         with self._working:
             items = [self._items.popleft() for _ in range(len(self._items))]
-            if items:
+            if not items:
+                return
+            try:
                 self._work(items)
+            except Exception:
+                log.exception("%s: some of what was to be kept is lost", self._thread.name)
 
     def close(self) -> None:
         """Work on the rest, and stop."""
@@ -53,10 +57,6 @@ class Later(Generic[_Item]):
         self._thread.join()
 
     def _work_on(self) -> None:
-        over = False
-        while not over:
-            over = self._closing.wait(EVERY_S)
-            try:
-                self.flush()
-            except Exception:  # those to come must not be lost too
-                log.exception("%s: some of what was to be kept is lost", self._thread.name)
+        while not self._closing.wait(EVERY_S):
+            self.flush()
+        self.flush()
