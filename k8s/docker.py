@@ -175,7 +175,7 @@ class Docker:
         for _ in moments(timeout):
             if not _inspect(self.candidate)["State"]["Running"]:
                 raise DeployError(f"the new container ended by itself: {_last_words(self.candidate)}")
-            if status_of(f"{url}/readyz") == 200:
+            if status_of(f"{url}/readyz") == 200 and _ready_behind(self.front, "candidate"):
                 return
         raise DeployError(f"the new container was not ready after {timeout:g} s: {_last_words(self.candidate)}")
 
@@ -187,7 +187,7 @@ class Docker:
 
     def _wait_served(self, wanted: int) -> None:
         for _ in moments(SWITCH_S):
-            if _ready_behind(self.front) >= wanted:
+            if _ready_behind(self.front, "live") >= wanted:
                 return
         raise DeployError(f"the front does not see {wanted} ready containers after {SWITCH_S:g} s")
 
@@ -283,12 +283,16 @@ def _published(name: str, port: int) -> str:
     return call(["docker", "port", name, f"{port}/tcp"]).split()[0]
 
 
-def _ready_behind(front: str) -> int:
-    """How many containers the front sends requests to."""
+def _ready_behind(front: str, part: str) -> int:
+    """How many containers of `part` the front sends requests to, and goes on to: their last look found them ready.
+
+    HAProxy takes a container it has just found for up. One that starts slowly may answer a request that waited for it
+    and still be left out a moment later, for the looks that found it starting.
+    """
     words = ["docker", "exec", "--interactive", front, "socat", "-", "UNIX-CONNECT:/run/haproxy/stats.sock"]
     rows = csv.DictReader(call(words, "show stat\n").removeprefix("# ").splitlines())
-    servers = [row for row in rows if row["pxname"] == "live" and row["svname"] not in ("FRONTEND", "BACKEND")]
-    return sum(row["status"] == "UP" for row in servers)
+    servers = [row for row in rows if row["pxname"] == part and row["svname"] not in ("FRONTEND", "BACKEND")]
+    return sum(row["status"] == "UP" and row["check_status"].endswith("L7OK") for row in servers)
 
 
 def _last_words(name: str) -> str:
