@@ -64,7 +64,7 @@ class Guarded(bentoml.Service[Any]):
         from training.serving.accepting import SharingLoop
         from training.serving.batching import BatchingApp
         from training.serving.board import joined
-        from training.serving.edge import Edge, with_cors
+        from training.serving.edge import Cors, Edge
         from training.serving.pages import Pages
         from training.serving.protocol import BoundedProtocol
 
@@ -83,7 +83,8 @@ class Guarded(bentoml.Service[Any]):
         if SETTINGS.ui:
             app = Pages(app, folder)
             paths |= app.paths
-        return with_cors(Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN), SETTINGS.cors_origins)
+        edge = Edge(app, SETTINGS, paths, API_KEYS, version, DRAIN)
+        return Cors(edge, SETTINGS.cors_origins, version) if SETTINGS.cors_origins else edge
 
 
 async def document(_: Request) -> Response:

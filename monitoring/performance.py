@@ -48,11 +48,13 @@ class PerformanceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Skew:
-    """On how many pictures the service answers otherwise than the model offline, and by how much at worst."""
+    """On how many pictures the service answers otherwise than the model offline, by how much at worst, and on how many
+    with another class."""
 
     pictures: int
     worst: float
     path: str
+    relabelled: int
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,13 @@ def compare(online: pd.DataFrame, offline: pd.DataFrame, classes: Sequence[str])
     differences = np.abs(online[list(classes)].to_numpy(float) - offline[list(classes)].to_numpy(float)).max(axis=1)
     differences = np.where(refused, 1.0, np.nan_to_num(differences))
     worst = int(differences.argmax())
-    return Skew(int((differences > TOLERANCE).sum()), float(differences[worst]), str(online["path"].iloc[worst]))
+    relabelled = (online["prediction"].fillna("") != offline["prediction"].fillna("")).sum()
+    return Skew(
+        int((differences > TOLERANCE).sum()),
+        float(differences[worst]),
+        str(online["path"].iloc[worst]),
+        int(relabelled),
+    )
 
 
 def faults(judged: Judged) -> list[str]:
@@ -189,6 +197,8 @@ def faults(judged: Judged) -> list[str]:
             f"differ by more than {TOLERANCE:g} from those of the same model offline "
             f"(worst {skew.worst:.2g}: {skew.path})"
         )
+    if skew and skew.relabelled > MAX_SKEWED * judged.pictures:
+        found.append(f"train/serve skew: {skew.relabelled} of {judged.pictures} pictures are served with another class")
     low, (_, high) = judged.model.folder.card["metrics"]["accuracy_interval"][0], judged.interval
     if high < low:
         found.append(

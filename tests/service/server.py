@@ -160,3 +160,12 @@ def talk(server: Server, *pieces: bytes, pause: float = 0.0, half_close: bool = 
         response = HTTPResponse(connection)
         response.begin()
         return response.status, response.read()
+
+
+def reads_nothing(server: Server) -> socket.socket:
+    """A connection on which far more is asked for than is taken."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+    return connection

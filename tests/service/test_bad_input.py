@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import select
 import socket
 import threading
 import time
@@ -17,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.service.pictures import bomb, cat, encode
-from tests.service.server import Server, raw_post, talk
+from tests.service.server import Server, raw_post, reads_nothing, talk
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 
@@ -133,6 +135,14 @@ def test_wrong_methods(client: httpx.Client, method: str, path: str) -> None:
     assert answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "status", "code"), [("bytes=999999999-", 416, "wrong_range"), ("bytes=x", 400, "invalid_request")]
+)
+def test_a_wrong_range_is_the_fault_of_the_client(client: httpx.Client, wanted: str, status: int, code: str) -> None:
+    answer = client.get("/static_content/swagger-ui.css", headers={"Range": wanted})
+    assert_error(answer, status, code)
+
+
 @pytest.fixture
 def trap() -> Iterator[HTTPServer]:
     """A server that no request must reach."""
@@ -160,6 +170,12 @@ def test_an_address_in_the_image_field_is_never_fetched(
     assert client.post("/predict", data={"image": address.decode()}).status_code == 415
     time.sleep(0.2)
     assert not trap.sprung  # type: ignore[attr-defined]
+
+
+def test_the_limit_is_of_the_picture_not_of_the_form(client: httpx.Client) -> None:
+    padded = PNG + b"\0" * (2_000_000 - len(PNG))
+    assert client.post("/predict", files={"image": padded}).status_code == 200
+    assert_error(client.post("/predict", files={"image": padded + b"\0"}), 413, "too_many_bytes")
 
 
 def test_too_much_is_refused_before_it_is_read(server: Server) -> None:
@@ -201,6 +217,64 @@ def test_a_kept_connection_may_send_its_next_request_late_but_not_slowly(server:
         assert status() == 200
         connection.sendall(get[:20])
         assert status() == 408
+
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def status_on(connection: socket.socket) -> int:
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
+
+
+def ends(connection: socket.socket, seconds: float) -> bool:
+    """Whether the server hangs up, though nothing is read."""
+    hang_up = select.poll()
+    hang_up.register(connection, select.POLLRDHUP)
+    return bool(hang_up.poll(seconds * 1000))
+
+
+@pytest.mark.parametrize("head", [raw_post(1000).replace(b"/predict", b"/nope"), raw_post(9_000_000)])
+def test_a_body_that_was_answered_early_must_still_come(server: Server, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head)
+        assert status_on(connection) in (404, 413)
+        connection.sendall(b"x")
+        assert ends(connection, 4)
+
+
+def test_a_body_that_was_answered_early_and_comes_leaves_the_connection_usable(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(raw_post(1000).replace(b"/predict", b"/nope"))
+        assert status_on(connection) == 404
+        connection.sendall(b"x" * 999)
+        time.sleep(0.5)
+        connection.sendall(b"x" + GET)
+        assert status_on(connection) == 200
+        time.sleep(2.5)
+        connection.sendall(GET)
+        assert status_on(connection) == 200
+
+
+def test_an_empty_line_holds_no_connection(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(GET)
+        assert status_on(connection) == 200
+        connection.sendall(b"\r\n")
+        assert status_on(connection) == 408
+
+
+def test_a_client_that_does_not_read_is_hung_up_on(server: Server, client: httpx.Client) -> None:
+    wanted = 20 * len(client.get("/static_content/swagger-ui-bundle.js").content)
+    with reads_nothing(server) as connection:
+        time.sleep(3)
+        got = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(2**20):
+                got += len(data)
+    assert 0 < got < wanted / 2
 
 
 def test_headers_without_end_are_refused(server: Server) -> None:

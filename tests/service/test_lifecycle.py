@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.service.pictures import encode
-from tests.service.server import Server, children, raw_post, talk
+from tests.service.server import Server, children, raw_post, reads_nothing, talk
 from training.serving.protocol import REST_S
 
 KEY = {"X-API-Key": "second"}
@@ -29,6 +29,7 @@ TIGHT = {
     "SERVE_DRAIN": "1.5",
     "SERVE_MAX_WAITING": "4",
     "SERVE_TIMEOUT": "2",
+    "SERVE_UPLOAD_TIMEOUT": "4",
     "SERVE_CORS_ORIGINS": '["https://page.example"]',
     "API_KEYS": "first,second",
     "SERVE_LOG_DIR": "/dev/null/logs",  # cannot be made
@@ -124,6 +125,12 @@ def test_named_origins_only_may_call_from_a_web_page(tight: Server, server: Serv
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://page.example"
     other = httpx.options(f"{tight.url}/predict", headers=asked | {"Origin": "https://other.example"})
     assert "Access-Control-Allow-Origin" not in other.headers
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "not_allowed")
+    assert other.headers["X-Request-ID"] == other.json()["request_id"]
+    assert allowed.headers["X-Request-ID"]
+    assert allowed.headers["X-Model-Version"] == other.headers["X-Model-Version"] == "3"
+    refused = httpx.post(f"{tight.url}/predict", headers={"Origin": "https://page.example"})
+    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "https://page.example")
     off = httpx.options(f"{server.url}/predict", headers=asked | {"Origin": "https://page.example"})
     assert off.status_code == 405
 
@@ -169,11 +176,13 @@ def test_sigterm_first_ends_readiness_then_finishes_what_was_accepted_and_exits_
     uploading = threading.Thread(target=lambda: answers.append(talk(tight, *pieces, pause=1.9)))
     uploading.start()
     time.sleep(0.2)
+    deaf = reads_nothing(tight)
     tight.process.send_signal(signal.SIGTERM)
     time.sleep(0.4)
     assert httpx.get(f"{tight.url}/readyz").status_code == 503
     still = httpx.post(f"{tight.url}/predict", files={"image": cat}, headers=KEY)
     assert (still.status_code, still.headers["Connection"]) == (200, "close")
     assert tight.process.wait(10) == 0
+    deaf.close()
     uploading.join(5)
     assert [status for status, _ in answers] == [200]

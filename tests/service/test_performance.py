@@ -110,12 +110,17 @@ def test_a_service_that_cannot_be_asked_is_told(model: ModelFolder, pictures: Pa
 
 def test_only_few_pictures_may_differ() -> None:
     rows = pd.DataFrame({"path": ["a", "b", "c"], "refused": [None, None, "corrupt"]}).astype("string")
+    rows["prediction"] = ["cat", "dog", None]
     offline = rows.assign(cat=[0.9, 0.2, np.nan], dog=[0.1, 0.8, np.nan])
     online = rows.assign(cat=[0.905, 0.23, np.nan], dog=[0.095, 0.77, np.nan])
     skew = performance.compare(online, offline, ("cat", "dog"))
-    assert (skew.pictures, skew.path) == (1, "b")
+    assert (skew.pictures, skew.path, skew.relabelled) == (1, "b", 0)
     assert skew.worst == pytest.approx(0.03)
     assert performance.compare(online, offline.assign(refused=[None, None, None]), ("cat", "dog")).worst == 1.0
+    barely = rows.assign(cat=[0.501, 0.2, np.nan], dog=[0.499, 0.8, np.nan])
+    other = barely.assign(cat=[0.499, 0.2, np.nan], dog=[0.501, 0.8, np.nan], prediction=["dog", "dog", None])
+    skew = performance.compare(other, barely, ("cat", "dog"))
+    assert (skew.pictures, skew.relabelled) == (0, 1)
 
 
 def test_the_page_shows_feedback_and_drift(

@@ -37,9 +37,13 @@ def test_a_worker_for_each_core_unless_told_otherwise() -> None:
 
 
 @pytest.mark.usefixtures("three_cores")
-def test_one_worker_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "workers"), [("nvidia0", 1), ("dxg", 1), ("nvidiactl", 3)])
+def test_one_worker_with_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, workers: int) -> None:
+    (tmp_path / device).touch()
+    monkeypatch.setattr(settings, "DEVICES", tmp_path)
+    assert settings.load(ROOT, {}).workers == 3
     monkeypatch.setattr(settings, "distribution", lambda name: name)
-    assert settings.load(ROOT, {}).workers == 1
+    assert settings.load(ROOT, {}).workers == workers
 
 
 @pytest.mark.usefixtures("three_cores")

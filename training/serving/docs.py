@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from training.params import Serve
 from training.serving.answers import Answer, Answers, Error, Health, Recorded, Said
+from training.serving.errors import Fault
 
 START = 'SwaggerUIBundle({url: "/docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
 PAGE = f"""<!doctype html>
@@ -31,13 +32,15 @@ POLICY = (
 )
 
 PROBLEMS = {
-    400: "form or request cannot be read, or the connection ended (broken_multipart, invalid_http, disconnected)",
+    400: "form or request cannot be read, or the connection ended (broken_multipart, invalid_request, invalid_http, "
+    "disconnected), or a web page may not call (not_allowed)",
     401: "an API key is needed (no_valid_key)",
     404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
     408: "the body or the head came too slowly (slow_upload, slow_head)",
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
+    416: "a file of a page has no such bytes (wrong_range)",
     422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
     "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter, wrong_feedback, unknown_label)",
     429: "too many requests (too_many_requests); Retry-After says when",
@@ -47,8 +50,8 @@ PROBLEMS = {
     "Retry-After says when",
     504: "no answer in time (timeout)",
 }
-_GET_PROBLEMS = (400, 405, 408, 431, 500)
-_POST_PROBLEMS = (*_GET_PROBLEMS, 401, 413, 415, 422, 429, 503, 504)
+_GET_PROBLEMS = (400, 405, 408, 431, 500, 504)
+_POST_PROBLEMS = (*_GET_PROBLEMS, 401, 413, 415, 422, 429, 503)
 _PICTURE_FILE = {"type": "string", "format": "binary"}
 _ABSTAIN = {
     "name": "abstain",
@@ -79,7 +82,7 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
             "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},
         }
-    paths = _pictures(settings) | _feedback() | _facts()
+    paths = _pictures(settings, classes) | _feedback() | _facts()
     for path in ("/predict", "/predict_batch", "/explain", "/feedback"):
         paths[path]["post"]["security"] = security
     return {
@@ -94,12 +97,13 @@ def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
     page = "A page to try it is at [/ui](ui). " if settings.ui else ""
     return (
-        f"{page}Formats: {formats}. At most {settings.max_bytes} bytes and {settings.max_pixels} pixels a picture. "
+        f"{page}Formats: {formats}. A picture has at most {settings.max_bytes} bytes and, as a JPEG, "
+        f"{settings.max_pixels} pixels, otherwise {settings.max_pixels_whole}. "
         "Every answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
     )
 
 
-def _pictures(settings: Serve) -> dict[str, Any]:
+def _pictures(settings: Serve, classes: Sequence[str]) -> dict[str, Any]:
     one = {
         "multipart/form-data": {"schema": _form("image", _PICTURE_FILE)},
         **{f"image/{name.lower()}": {"schema": _PICTURE_FILE} for name in settings.formats},
@@ -117,8 +121,12 @@ def _pictures(settings: Serve) -> dict[str, Any]:
         "type": "object",
         "required": ["explained", "heat", "answer"],
         "properties": {
-            "explained": {"type": "string", "description": "the class the map is of"},
-            "heat": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+            "explained": {"type": "string", "description": "the class the map is of", "examples": [classes[0]]},
+            "heat": {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}},
+                "examples": [[[0.0, 0.2], [0.4, 1.0]]],
+            },
             "answer": {"$ref": "#/components/schemas/Answer"},
         },
     }
@@ -141,14 +149,16 @@ def _feedback() -> dict[str, Any]:
 
 
 def _facts() -> dict[str, Any]:
-    anything = {"application/json": {"schema": {"type": "object"}}}
+    card = {"classes": ["cat", "dog"], "metrics": {"accuracy": 0.98}, "model": {"name": "cats-vs-dogs", "version": "3"}}
+    anything = {"application/json": {"schema": {"type": "object"}, "example": card}}
     text = {"text/plain": {"schema": {"type": "string"}}}
+    scrape = {"text/plain": {"schema": {"type": "string"}, "example": 'classifier_predictions_total{label="cat"} 17.0'}}
     return {
         "/health": _get("What is served", _json("Health")),
         "/model": _get("The model card: metrics, thresholds, lineage, the gate's verdict, live accuracy", anything),
         "/livez": _get("Whether the process runs", text),
         "/readyz": _get("Whether the model answers", text, 503),
-        "/metrics": _get("Prometheus metrics", text),
+        "/metrics": _get("Prometheus metrics", scrape),
     }
 
 
@@ -192,7 +202,19 @@ _MORE_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503:
 
 def _problem(status: int, text: str) -> dict[str, Any]:
     more = {_MORE_HEADERS[status]: {"schema": {"type": "string"}}} if status in _MORE_HEADERS else {}
-    return {"description": text, "headers": _HEADERS | more, "content": _json("Error")}
+    content = _json("Error")
+    content["application/json"]["example"] = _EXAMPLES[status].body("5743f6a7baeb4c5097ab4bf2f122008e")
+    return {"description": text, "headers": _HEADERS | more, "content": content}
+
+
+_EXAMPLES = {status: Fault.of_status(status, 30) for status in (400, 404, 405, 415, 416, 500, 503, 504)} | {
+    401: Fault(401, "no_valid_key", "this address needs an API key", "send a key as X-API-Key"),
+    408: Fault(408, "slow_upload", "the body did not arrive within 10 s", "send less, or faster"),
+    413: Fault(413, "too_many_bytes", "more than 10485760 bytes", "send less"),
+    422: Fault(422, "missing_field", "the form has no field 'image', but 'file'", "name the field 'image'"),
+    429: Fault(429, "too_many_requests", "more than 5 requests a second", "send fewer"),
+    431: Fault(431, "long_head", "the headers exceed 65536 bytes", "send fewer headers"),
+}
 
 
 _ANSWERS = {

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.params import Serve
@@ -151,17 +152,30 @@ class RateLimit:
         return 0.0 if allowed else (1 - tokens) / self.rate
 
 
-def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """`app` for web pages of these origins too; without any, browsers keep other pages' scripts away."""
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
-        expose_headers=("X-Request-ID", "X-Model-Version", "Retry-After"),
-    )
+class Cors(CORSMiddleware):
+    """Starlette's, with preflights answered in the shape of all other answers. It stands around the edge, so that
+    scripts of the pages that are allowed can read errors too."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], version: str) -> None:
+        super().__init__(
+            app,
+            origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
+            expose_headers=("X-Request-ID", "X-Model-Version", "Retry-After"),
+        )
+        self.version = version
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        given, request_id = super().preflight_response(request_headers), uuid.uuid4().hex
+        response = given
+        if given.status_code >= 400:
+            hint = "the service's setting cors_origins names the pages that may call it"
+            response = Fault(given.status_code, "not_allowed", bytes(given.body).decode(), hint).response(request_id)
+            names = [name for name in given.headers if name == "vary" or name.startswith("access-control-")]
+            response.headers.update({name: given.headers[name] for name in names})
+        response.headers.update({"X-Request-ID": request_id, "X-Model-Version": self.version})
+        return response
 
 
 def _key(headers: Mapping[bytes, bytes]) -> bytes:

@@ -36,9 +36,11 @@ class Fault(Exception):
     def of_status(cls, status: int, timeout: float) -> Fault:
         """For an error that Starlette or BentoML answers with a body of its own."""
         known = {
+            400: ("invalid_request", "the request cannot be understood", "see /docs for what there is"),
             404: ("not_found", "there is nothing at this address", "see /docs for what there is"),
             405: ("method_not_allowed", "this address does not take that method", "see /docs for the method"),
             415: ("wrong_content_type", "this content type is not taken", "see /docs for those that are"),
+            416: ("wrong_range", "the file has no such bytes", "send another Range, or none"),
             503: ("not_ready", "the model does not answer", "try again in a moment"),
             504: ("timeout", f"there was no answer within {timeout:g} s", "try again, or send fewer pictures"),
         }

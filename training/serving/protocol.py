@@ -1,5 +1,6 @@
-"""Connections that cost too much: uvicorn waits for a head without bounds, and answers those who come back at once,
-though told to wait, at the cost of those it has accepted."""
+"""Connections that cost too much: uvicorn waits without bounds for a head, for the rest of a body that it has answered
+already and for a client that reads nothing; and it answers those who come back at once, though told to wait, at the
+cost of those it has accepted."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ import uuid
 from typing import TYPE_CHECKING, ClassVar
 
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from training.serving.board import Board, Figure
 from training.serving.errors import OVERLOADED, Fault
 
 if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import HTTPProtocolType
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -21,13 +23,16 @@ REST_S = 0.2  # in which a connection is not read after its request was refused 
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on the time and bytes of a head, and a rest for those refused for overload."""
+    """uvicorn's protocol, with bounds on the time and bytes of a head, on the time in which a client reads what it is
+    sent, and a rest for those refused for overload."""
 
     seconds: ClassVar[float]
     version: ClassVar[str]
     board: ClassVar[Board]
-    _timer: asyncio.TimerHandle | None = None
-    _bytes = 0
+    _timer: asyncio.TimerHandle | None = None  # a head, or the rest of a body, is expected
+    _bytes = 0  # of that head
+    _stalled: asyncio.TimerHandle | None = None  # something that was sent is not read
+    _answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the last request that came
 
     @classmethod
     def install(cls, seconds: float, version: str, board: Board) -> None:
@@ -45,8 +50,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._came()
+        self._flows()
         self.board.add(Figure.CONNECTIONS, -1)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # True: the connection stays open for the answer
         """A client that closes its sending side behind a whole request still gets the answer."""
@@ -55,17 +68,40 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         return answering
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._must_flow()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._flows()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
+        if not self.flow.write_paused:
+            self._flows()
         self._expect()
 
     def on_headers_complete(self) -> None:
         self._came()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        if self._is_answered_early():
+            self.cycle.more_body = False
+            self._came()
+            self._keep_alive()
+        else:
+            super().on_message_complete()
+
     def on_response_complete(self) -> None:
         refused = self.cycle is not None and self.cycle.scope["state"].get("fault") == OVERLOADED
         super().on_response_complete()
+        if self._is_answered_early():
+            self._expect()
+        if self.transport.get_write_buffer_size():
+            self._must_flow()
         if refused and not self.transport.is_closing() and not self._is_shared():
             self.flow.pause_reading()
             self.loop.call_later(REST_S, self._read_on)
@@ -81,7 +117,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._timer is None:
+        if self._is_forgotten():
+            self._expect()
+        if self._timer is None or self._is_answered_early():
             return
         self._bytes += len(data)
         if self._bytes > MAX_HEAD_BYTES:
@@ -89,6 +127,38 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Fault(400, "invalid_http", msg, "speak HTTP/1.1"))
+
+    def _is_answered_early(self) -> bool:
+        """Whether the answer was complete before the request was; what is left of it is read and thrown away."""
+        return self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
+
+    def _is_forgotten(self) -> bool:
+        """Whether nobody waits for anything: uvicorn stops waiting at any byte, though it may begin no head."""
+        return (
+            self._timer is None
+            and self.timeout_keep_alive_task is None
+            and self.cycle is not None
+            and self.cycle.response_complete
+            and not self.pipeline
+        )
+
+    def _keep_alive(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _must_flow(self) -> None:
+        self._flows()
+        self._stalled = self.loop.call_later(self.seconds, self._give_up)
+
+    def _flows(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        self._stalled = None
+
+    def _give_up(self) -> None:
+        """The client has not read its answer: closing would wait for it."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _expect(self) -> None:
         if self._timer is None:
@@ -108,7 +178,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._came()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             request_id = uuid.uuid4().hex
             response = fault.response(request_id)
             response.headers.update({"X-Request-ID": request_id, "X-Model-Version": self.version})
@@ -116,3 +186,5 @@ class BoundedProtocol(HttpToolsProtocol):
             head = STATUS_LINE[fault.status] + b"".join(lines) + b"connection: close\r\n\r\n"
             self.transport.write(head + bytes(response.body))
         self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._must_flow()

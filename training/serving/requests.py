@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from training.serving.watch import Watch
 
 FORM = "multipart/form-data"
+FORM_BYTES = 16 * 1024  # what a form may have beside its picture
 current_service = bentoml.get_current_service  # BentoML looks it up by name at each access
 SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
@@ -99,9 +100,9 @@ class Reader:
     async def one(self, request: Request) -> Picture:
         """The picture of a request: the form's field `image`, or the body itself under an image content type."""
         abstain = flag(request, "abstain", True)
-        body = await self._body(request, self.settings.max_bytes)
-        self._enter(request, 1)
         media = request.headers.get("content-type", "")
+        body = await self._body(request, self.settings.max_bytes + (FORM_BYTES if _is_form(media) else 0))
+        self._enter(request, 1)
 
         file = await self._decoded(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
         return Picture(file, request.state.request_id, abstain, request.state.received, time.perf_counter())

@@ -18,6 +18,7 @@ from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
 
 MOST_WORKERS = 8  # unless told otherwise; each takes about 250 MB
+DEVICES = Path("/dev")
 _Section = TypeVar("_Section", bound=Section)
 
 
@@ -41,11 +42,16 @@ def threads(settings: Serve, workers: int) -> int:
 def _workers(settings: Serve) -> int:
     """Processes side by side have no interpreter's lock in common; but each needs a copy of the model, and counts what
     clients ask for itself."""
+    return 1 if settings.rate_limit or _has_gpu() else min(usable_cores(), MOST_WORKERS)
+
+
+def _has_gpu() -> bool:
+    """Whether the network will run on one: the package for it is installed, and a device is there."""
     try:
         distribution("onnxruntime-gpu")
     except PackageNotFoundError:
-        return 1 if settings.rate_limit else min(usable_cores(), MOST_WORKERS)
-    return 1
+        return False
+    return any(DEVICES.glob("nvidia[0-9]*")) or (DEVICES / "dxg").exists()
 
 
 def load_capture(root: Path, environ: Mapping[str, str] = os.environ) -> Capture:
