@@ -175,8 +175,8 @@ def test_sigterm_first_ends_readiness_then_finishes_what_was_accepted_and_exits_
     pieces = (raw_post(len(cat)) + cat[:-1], cat[-1:])
     uploading = threading.Thread(target=lambda: answers.append(talk(tight, *pieces, pause=1.9)))
     uploading.start()
-    time.sleep(0.2)
     deaf = reads_nothing(tight)
+    time.sleep(0.3)
     tight.process.send_signal(signal.SIGTERM)
     time.sleep(0.4)
     assert httpx.get(f"{tight.url}/readyz").status_code == 503
