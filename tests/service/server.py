@@ -85,6 +85,14 @@ def becomes_ready(url: str, seconds: float, alive: Callable[[], bool] = lambda: 
     return False
 
 
+def batch_sizes(client: httpx.Client) -> dict[str, float]:
+    """Sum and count of BentoML's own histogram of batch sizes for /predict."""
+    lines = client.get("/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("bentoml_service_adaptive_batch_size") and '"predict"' in line]
+    values = [(line.split("{")[0].rpartition("_")[2], float(line.split()[-1])) for line in found]  # of each worker
+    return {name: sum(value for each, value in values if each == name) for name in ("sum", "count")}
+
+
 def children(pid: int) -> set[int]:
     """Processes that a process has started: the workers of a server."""
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.service.pictures import encode, good_kinds, sideways
-from tests.service.server import Server
-from tests.tiny import tiny_picture
+from tests.service.server import Server, batch_sizes, copy_project
+from tests.tiny import tiny_model_folder, tiny_picture
 from training.champion import PIN_FILE, read
 from training.inference import Classifier, ModelFolder
 
@@ -100,6 +100,26 @@ def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> 
     assert sure["probabilities"] == unsure["probabilities"]
 
 
+def test_unfamiliar_is_an_answer_and_can_be_switched_off(tmp_path: Path) -> None:
+    """The brighter a picture is, the less familiar to the tiny model, however much it looks like a cat."""
+    abstention = {"confidence_threshold": 0.6, "risk": 0.01, "novelty_threshold": 1.25, "novelty_quantile": 0.995}
+    folder = tiny_model_folder(tmp_path / "folder", abstention=abstention)
+    bright = encode(Image.new("RGB", (40, 40), (255, 200, 200)), "PNG")
+    own = Server.start(copy_project(tmp_path), tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0")
+    try:
+        with httpx.Client(base_url=own.url, timeout=20) as client:
+            unsure = client.post("/predict", files={"image": bright}).raise_for_status().json()
+            [of_batch] = client.post("/predict_batch", files={"images": bright}).raise_for_status().json()
+            sure = client.post("/predict?abstain=false", files={"image": bright}).raise_for_status().json()
+    finally:
+        assert own.stop() == 0
+    assert (unsure["label"], unsure["reason"]) == (of_batch["label"], of_batch["reason"]) == (None, "unfamiliar")
+    assert sure["label"] == "cat"
+    assert "reason" not in sure
+    assert sure["probabilities"] == unsure["probabilities"]
+    assert unsure["confidence"] > 0.95
+
+
 def test_batch_answers_in_order_and_one_bad_picture_fails_alone(client: httpx.Client, cat: bytes, dog: bytes) -> None:
     files = [("images", data) for data in (cat, b"no picture", dog, cat)]
     answers = client.post("/predict_batch", files=files, headers={"X-Request-ID": "r"}).raise_for_status().json()
@@ -178,14 +198,6 @@ def test_pictures_that_are_slow_to_decode_are_answered_one_after_another(server:
     with ThreadPoolExecutor(32) as pool:
         times = sorted(when - begun for when in pool.map(ask, range(32)))
     assert times[0] < times[-1] / 2
-
-
-def batch_sizes(client: httpx.Client) -> dict[str, float]:
-    """Sum and count of BentoML's own histogram of batch sizes for /predict."""
-    lines = client.get("/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith("bentoml_service_adaptive_batch_size") and '"predict"' in line]
-    values = [(line.split("{")[0].rpartition("_")[2], float(line.split()[-1])) for line in found]  # of each worker
-    return {name: sum(value for each, value in values if each == name) for name in ("sum", "count")}
 
 
 def test_bentoml_client_works(server: Server, tmp_path: Path, cat: bytes) -> None:
