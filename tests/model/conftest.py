@@ -1,4 +1,4 @@
-"""The pinned champion, and real photographs to try it on. What is not there is said by the skip."""
+"""The pinned champion, and real pictures to try it on. What is not there is said by the skip."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.killing import ROOT
-from tests.load.pictures import photographs
+from tests.load.pictures import MOST, photographs
+from tests.load.pictures import pictures as to_send
 from training import bento_store, champion
+from training.dataset import MANIFEST_FILE, PICTURES_FOLDER, DatasetError, Manifest, spread
 from training.inference import MODEL_FOLDER, Classifier, ModelFolder
 
 
@@ -37,3 +39,15 @@ def photos(classifier: Classifier) -> Path:
     if set(classifier.folder.classes) != {"cat", "dog"}:
         pytest.skip(f"the champion knows {', '.join(classifier.folder.classes)}, the photographs show cats and dogs")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures() -> tuple[bytes, ...]:
+    """Test pictures of all classes: photographs where there are some, else those of the pipeline."""
+    if photographs() is not None:
+        return to_send()
+    try:
+        rows = Manifest.read(ROOT / MANIFEST_FILE, ROOT / PICTURES_FOLDER).split("test")
+    except DatasetError as error:
+        pytest.skip(f"there are neither photographs nor prepared pictures: {error}")
+    return tuple(row.path.read_bytes() for row in spread(rows, MOST))
