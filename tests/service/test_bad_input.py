@@ -9,8 +9,10 @@ import select
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from http.client import HTTPResponse, RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -22,6 +24,8 @@ from tests.service.pictures import bomb, cat, encode
 from tests.service.server import Server, raw_post, reads_nothing, talk
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+PICKLE = {"Content-Type": "application/vnd.bentoml+pickle"}
+ADDRESSES = {"/predict": "image", "/explain": "image", "/predict_batch": "images"}  # and the field of its form
 
 
 def form(*parts: bytes, end: bytes = b"--b--\r\n") -> bytes:
@@ -50,20 +54,31 @@ ONE_FILE = {
     "too many bytes": (b"\0" * 2_000_001, 413, "too_many_bytes"),
     "pickle": (pickle.dumps({"a": 1}), 415, "not_an_image"),
 }
-BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
-    "no body": ({}, b"", 415, "wrong_content_type"),
-    "json": ({"Content-Type": "application/json"}, b'{"image": "http://127.0.0.1/"}', 415, "wrong_content_type"),
-    "pickled": ({"Content-Type": "application/vnd.bentoml+pickle"}, pickle.dumps([1]), 415, "wrong_content_type"),
-    "octets": ({"Content-Type": "application/octet-stream"}, PNG, 415, "wrong_content_type"),
-    "no boundary": ({"Content-Type": "multipart/form-data"}, form(field("image", PNG)), 400, "broken_multipart"),
-    "wrong boundary": (FORM, form(field("image", PNG)).replace(b"--b", b"--c"), 400, "broken_multipart"),
-    "not closed": (FORM, form(field("image", PNG), end=b""), 400, "broken_multipart"),
-    "no fields": (FORM, form(), 422, "missing_field"),
-    "missing field": (FORM, form(field("picture", PNG)), 422, "missing_field"),
+Body = tuple[dict[str, str], bytes, int, str]  # headers, body, status, code
+
+
+def bodies(name: str) -> dict[str, Body]:
+    """What no address with the field `name` takes."""
+    json_headers = {"Content-Type": "application/json"}
+    picture = field(name, PNG)
+    return {
+        "no body": ({}, b"", 415, "wrong_content_type"),
+        "json": (json_headers, f'{{"{name}": "http://127.0.0.1/"}}'.encode(), 415, "wrong_content_type"),
+        "pickled": (PICKLE, pickle.dumps([1]), 415, "wrong_content_type"),
+        "octets": ({"Content-Type": "application/octet-stream"}, PNG, 415, "wrong_content_type"),
+        "no boundary": ({"Content-Type": "multipart/form-data"}, form(picture), 400, "broken_multipart"),
+        "wrong boundary": (FORM, form(picture).replace(b"--b", b"--c"), 400, "broken_multipart"),
+        "not closed": (FORM, form(picture, end=b""), 400, "broken_multipart"),
+        "no fields": (FORM, form(), 422, "missing_field"),
+        "missing field": (FORM, form(field("picture", PNG)), 422, "missing_field"),
+        "text in the field": (FORM, form(field(name, b"hello", filename=None)), 422, "not_a_file"),
+        "many fields": (FORM, form(*[field("x", b"")] * 1000), 422, "too_many_fields"),
+        "huge header": (FORM, form(b"X: " + b"y" * 100_000 + b"\r\n\r\n"), 400, "broken_multipart"),
+    }
+
+
+BODIES_OF_ONE: dict[str, Body] = {  # what an address for one picture does not take
     "repeated field": (FORM, form(field("image", PNG), field("image", PNG)), 422, "repeated_field"),
-    "text in the field": (FORM, form(field("image", b"hello", filename=None)), 422, "not_a_file"),
-    "many fields": (FORM, form(*[field("x", b"")] * 1000), 422, "too_many_fields"),
-    "huge header": (FORM, form(b"X: " + b"y" * 100_000 + b"\r\n\r\n"), 400, "broken_multipart"),
     "raw text as picture": ({"Content-Type": "image/png"}, b"hello", 415, "not_an_image"),
     "raw empty": ({"Content-Type": "image/png"}, b"", 422, "empty"),
 }
@@ -95,10 +110,18 @@ def test_a_bad_file_in_a_batch_has_its_own_error(client: httpx.Client, name: str
     assert bad["error"]["code"] == code
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_a_bad_body(client: httpx.Client, name: str) -> None:
-    headers, body, status, code = BODIES[name]
-    assert_error(client.post("/predict", content=body, headers=headers), status, code)
+@pytest.mark.parametrize("name", bodies("image"))
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_a_bad_body(client: httpx.Client, path: str, name: str) -> None:
+    headers, body, status, code = bodies(ADDRESSES[path])[name]
+    assert_error(client.post(path, content=body, headers=headers), status, code)
+
+
+@pytest.mark.parametrize("name", BODIES_OF_ONE)
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_a_bad_body_of_one_picture(client: httpx.Client, path: str, name: str) -> None:
+    headers, body, status, code = BODIES_OF_ONE[name]
+    assert_error(client.post(path, content=body, headers=headers), status, code)
 
 
 def test_bad_batches(client: httpx.Client) -> None:
@@ -160,14 +183,31 @@ def trap() -> Iterator[HTTPServer]:
     server.shutdown()
 
 
-@pytest.mark.parametrize("filename", [None, "a.png"])
-def test_an_address_in_the_image_field_is_never_fetched(
-    client: httpx.Client, trap: HTTPServer, filename: str | None
-) -> None:
-    address = f"http://127.0.0.1:{trap.server_port}/cat.png".encode()
-    answer = client.post("/predict", content=form(field("image", address, filename)), headers=FORM)
-    assert answer.status_code == (422 if filename is None else 415)
-    assert client.post("/predict", data={"image": address.decode()}).status_code == 415
+@dataclass
+class Fetch:
+    """Fetches an address where it is unpickled."""
+
+    address: str
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return urllib.request.urlopen, (self.address,)
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_an_address_is_never_fetched(client: httpx.Client, trap: HTTPServer, path: str) -> None:
+    name, address = ADDRESSES[path], f"http://127.0.0.1:{trap.server_port}/cat.png"
+    text = client.post(path, content=form(field(name, address.encode(), filename=None)), headers=FORM)
+    assert_error(text, 422, "not_a_file")
+    for body in ({"data": {name: address}}, {"json": {name: address}}, {"json": {name: [address]}}):
+        assert_error(client.post(path, **body), 415, "wrong_content_type")
+    pickled = client.post(path, content=pickle.dumps({name: Fetch(address)}), headers=PICKLE)
+    assert_error(pickled, 415, "wrong_content_type")
+    file = client.post(path, files={name: address.encode()})
+    if path == "/predict_batch":  # each picture has an error of its own
+        assert file.status_code == 200
+        assert [each["error"]["code"] for each in file.json()] == ["not_an_image"]
+    else:
+        assert_error(file, 415, "not_an_image")
     time.sleep(0.2)
     assert not trap.sprung  # type: ignore[attr-defined]
 
