@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.service.server import Server
 from training.serving.docs import PROBLEMS
+from training.serving.errors import PICTURE_STATUS
 
 SCHEMATHESIS = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
 
@@ -64,15 +67,45 @@ def test_answers_and_errors_have_the_documented_keys(client: httpx.Client, cat: 
     assert set(error["error"]) == set(schemas["ErrorDetail"]["properties"])
 
 
-def test_every_error_code_of_the_source_is_documented(client: httpx.Client) -> None:
-    folder = Path(__file__).parent.parent.parent / "training/serving"
-    source = "".join(
-        (folder / f"{name}.py").read_text()
-        for name in ("errors", "requests", "multipart", "edge", "feedback", "feedback_store", "protocol")
-    )
-    codes = set(re.findall(r'Fault\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'\d+: \("(\w+)"', source))
-    assert len(codes) > 15
-    assert all(any(code in text for text in PROBLEMS.values()) for code in codes)
+def examples(node: Any, pointer: str = "#") -> Iterator[tuple[str, Any]]:
+    """The JSON pointer to the schema of each example below `node`, and the example."""
+    if isinstance(node, dict):
+        schema = f"{pointer}/schema" if "schema" in node else pointer
+        given = [*node.get("examples", ()), *([node["example"]] if "example" in node else [])]
+        yield from ((schema, each) for each in given)
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        escaped = str(key).replace("~", "~0").replace("/", "~1")
+        yield from examples(child, f"{pointer}/{escaped}")
+
+
+def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None:
+    found = list(examples(document))
+    places = {pointer.rpartition("/")[2] for pointer, _ in found}
+    assert {"label", "confidence", "probabilities", "request_id", "code", "schema"} <= places
+    for pointer, example in found:
+        Draft202012Validator(document | {"$ref": pointer}).validate(example)
+
+
+def codes(pattern: str, *names: str) -> set[str]:
+    """What `pattern` finds in modules of training/."""
+    folder = Path(__file__).parent.parent.parent / "training"
+    return set(re.findall(pattern, "".join((folder / f"{name}.py").read_text() for name in names)))
+
+
+def test_every_error_code_of_the_source_is_documented() -> None:
+    names = ("errors", "requests", "multipart", "edge", "feedback", "feedback_store", "protocol")
+    modules = [f"serving/{name}" for name in names]
+    found = codes(r'Fault\(\s*\d+, "(\w+)"', *modules) | codes(r'\d+: \("(\w+)"', *modules)
+    assert len(found) > 15
+    assert all(any(re.search(rf"\b{code}\b", text) for text in PROBLEMS.values()) for code in found)
+
+
+def test_every_error_code_of_a_picture_is_documented_with_its_status() -> None:
+    found = codes(r'PictureError\(\s*"(\w+)"', "preprocess")
+    assert len(found) >= 7
+    assert found >= set(PICTURE_STATUS)
+    for code in found:
+        assert re.search(rf"\b{code}\b", PROBLEMS[PICTURE_STATUS.get(code, 422)]), code
 
 
 @pytest.mark.skipif(not SCHEMATHESIS, reason="schemathesis is in no environment: set SCHEMATHESIS to its program")
