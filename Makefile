@@ -63,8 +63,8 @@ sbom: $(INSTALLED) ## what is inside an image, to sbom.cdx.json (CycloneDX); IMA
 	SYFT_CHECK_FOR_APP_UPDATE=false syft scan --quiet docker:$(or $(IMAGE),$(error IMAGE=NAME:TAG is missing)) --output cyclonedx-json=sbom.cdx.json
 
 .PHONY: load
-load: $(INSTALLED) ## load the running service on PORT for 30 s; errors or a slow p95 fail
-	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host http://127.0.0.1:$(PORT)
+load: $(INSTALLED) ## load the running service on PORT (URL=...) for 30 s; errors or a slow p95 fail
+	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host $(URL)
 
 .PHONY: bench
 bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure the service beside its peers (about an hour)
