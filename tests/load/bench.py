@@ -91,7 +91,7 @@ def one_round(kinds: Sequence[Kind], sent: tuple[bytes, ...], seconds: float) ->
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Rounds over all servers; medians to results/compare.json and a plot."""
+    """Rounds over all servers; medians to results/compare.json, as a table to compare.md, and a plot."""
     sent = pictures()
     kinds = [kind for kind in (OURS, *PEERS) if not arguments.only or kind.name in (OURS.name, *arguments.only)]
     rows: list[Row] = []
@@ -104,6 +104,7 @@ def compare(arguments: argparse.Namespace) -> None:
     lone = [limit.lone_milliseconds(MODEL, sent, arguments.seconds) for _ in range(arguments.rounds)]
     found = medians(rows) | {"machine": machine(), "lone_ms": statistics.median(lone), "rounds": arguments.rounds}
     write(arguments.out / "compare.json", found)
+    (arguments.out / "compare.md").write_text(every_figure(found) + "\n")
     plot(found, arguments.out / "compare.png")
     print(table(found))
 
@@ -134,10 +135,9 @@ def medians(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The medians as a table in Markdown."""
+    """The medians in short as a table in Markdown, a row for each server."""
     lines = [
-        f"Limit {found['limit']:.0f} pictures/s; one picture after another {found['lone_ms']:.1f} ms; "
-        f"{found['rounds']} rounds; {found['machine']}",
+        heading(found),
         "",
         "| server | ratio to the limit at 1 / 8 / 32 / 64 | p50, p99 at 1 (ms) | p50, p99 at 32 (ms) | errors "
         "| CPU a request at 8 (ms) | generator | memory (MB) | start (s) |",
@@ -151,6 +151,33 @@ def table(found: dict[str, Any]) -> str:
         cells += [f"{at[8]['generator_cpu_ms']:.2f}", f"{at[64]['memory_mb']:.0f}", f"{at[8]['start_s']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def every_figure(found: dict[str, Any]) -> str:
+    """All medians as a table in Markdown, a row for each server and concurrency."""
+    lines = [
+        f"{heading(found)}. Medians of the rounds and the errors of all; in brackets the lowest and the highest.",
+        "",
+        "| server | clients | share of the limit | pictures/s | p50 (ms) | p95 (ms) | p99 (ms) | errors "
+        "| CPU a request (ms) | generator's CPU (ms) | memory (MB) | start (s) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["servers"]:
+        low, high = row["ratio_range"]
+        cells = [row["server"], str(row["concurrency"]), f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"]
+        cells += [f"{row['throughput']:.1f}", *(f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))]
+        cells += [str(row["errors"]), f"{row['cpu_ms']:.1f}", f"{row['generator_cpu_ms']:.2f}"]
+        cells += [f"{row['memory_mb']:.0f}", f"{row['start_s']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def heading(found: dict[str, Any]) -> str:
+    """What the machine can do, and how often it was measured."""
+    return (
+        f"Limit {found['limit']:.0f} pictures/s; one picture after another {found['lone_ms']:.1f} ms; "
+        f"{found['rounds']} rounds; {found['machine']}"
+    )
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
