@@ -11,10 +11,10 @@ from training.inference import usable_cores
 from training.preprocess import shrink
 
 
-@bentoml.service(traffic={"timeout": 60}, logging={"access": {"enabled": False}})
+@bentoml.service(workers=usable_cores(), traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Batchable:
     def __init__(self) -> None:
-        self.classifier = common.classifier(usable_cores())  # one batch runs at a time
+        self.classifier = common.classifier()
 
     @bentoml.api(batchable=True, max_batch_size=common.BATCH, max_latency_ms=10_000)
     def predict(self, images: list[Image]) -> list[list[float]]:

@@ -1,25 +1,33 @@
-"""FastAPI, uvicorn, PyTorch in eager mode, Pillow: what most projects of this kind serve with."""
+"""FastAPI in one uvicorn process, PyTorch in eager mode, Pillow, torchvision: how most projects of this kind serve."""
 
 from __future__ import annotations
 
 import torch
 import uvicorn
 from fastapi import FastAPI, UploadFile
+from PIL import Image
+from torchvision import transforms
 
 from tests.load.peers import common
 from training.evaluate import CALIBRATION_FILE, Calibration, Trained
-from training.preprocess import load
 
 app = FastAPI()
 trained = Trained.load()
 temperature = Calibration.load(CALIBRATION_FILE).temperature
+transform = transforms.Compose(
+    [
+        transforms.Resize(trained.preprocessing.resize, transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(trained.preprocessing.size),
+        transforms.PILToTensor(),  # 0 to 255: the network itself scales and normalises
+    ]
+)
 
 
 @app.post("/predict")
 def predict(image: UploadFile) -> dict[str, list[float]]:
-    picture = torch.from_numpy(load(image.file.read(), trained.preprocessing).copy())
+    tensor = transform(Image.open(image.file).convert("RGB"))
     with torch.inference_mode():
-        logits = trained.model(picture.permute(2, 0, 1)[None])
+        logits = trained.model(tensor[None])
     return common.answer(torch.softmax(logits[0] / temperature, 0))
 
 
