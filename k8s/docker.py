@@ -36,6 +36,7 @@ from k8s.target import (
     succeeds,
 )
 from training import champion
+from training.serving.log_files import CAPTURED_FOLDER
 
 LIVE, CANDIDATE = "classifier-live", "classifier-candidate"  # names in Docker's DNS that haproxy.cfg asks for
 IMAGE_LABEL = "cats-vs-dogs.image"  # of a container: the reference it runs
@@ -167,7 +168,10 @@ class Docker:
         where = ("--name", self.candidate, "--network", self.candidate, "--network-alias", CANDIDATE)
         labels = ("--label", f"{IMAGE_LABEL}={image.reference}", "--label", f"{NAME_LABEL}={name}")
         logs = ("--log-opt", "max-size=10m", "--log-opt", "max-file=3")
-        own = ("--env", f"SERVE_LOG_DIR={self.config['SERVE_LOG_DIR']}/{name}")
+        folder = self.config["SERVE_LOG_DIR"]
+        # Kept pictures lie in one folder for all: whichever container runs deletes those that are too old.
+        kept = self.config.get("CAPTURE_URL", f"{folder}/{CAPTURED_FOLDER}")
+        own = ("--env", f"SERVE_LOG_DIR={folder}/{name}", "--env", f"CAPTURE_URL={kept}")
         options = pod_options(self.template, self.config, self.prefix)
         return ["run", "--detach", *where, *labels, *logs, *HARDENED, *options, *own, image.reference]
 

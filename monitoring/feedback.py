@@ -1,10 +1,10 @@
 """What people said of predictions: live accuracy by model version, and labelled pictures to train on.
 
     python -m monitoring.feedback report [--since 2026-11-01] [--json]
-    python -m monitoring.feedback export --out DIR [--since 2026-11-01]
+    python -m monitoring.feedback export [--out labelled] [--since 2026-11-01]
 
-`export` writes the kept pictures (capture.sample_rate) that have feedback as DIR/CLASS/NAME. With data.source: folder
-and data.path: DIR in params.yaml the pipeline trains on them, and the candidate meets the gate like any other.
+`export` writes the kept pictures (capture.sample_rate) that have feedback as labelled/CLASS/NAME. With data.source:
+folder and data.path: labelled in params.yaml the pipeline trains on them, and the candidate meets the gate like any.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def main() -> None:
     one = commands.add_parser("report", help="live accuracy by model version")
     one.add_argument("--json", action="store_true", help="print JSON")
     two = commands.add_parser("export", help="write the labelled pictures as a folder that data.source=folder takes")
-    two.add_argument("--out", type=Path, required=True, help="folder to make")
+    two.add_argument("--out", type=Path, default="labelled", help="folder to make (default %(default)s)")
     two.add_argument("--captured", help="where the kept pictures are (default capture.url)")
     for each in (one, two):
         each.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
@@ -163,7 +163,8 @@ def main() -> None:
     arguments = parser.parse_args()
     said = latest(_log_dir(arguments.log_dir), arguments.since).values()
     if arguments.command == "export":
-        captured = arguments.captured or settings.load_capture(Path()).url
+        captured = arguments.captured or settings.load_capture(Path(), log_dir=arguments.log_dir).url
+        assert captured is not None  # there is a log folder, or `latest` would have raised
         print(f"{arguments.out}: {export(said, captured, arguments.out)}")
     elif arguments.json:
         print(json.dumps(report(said), indent=2))

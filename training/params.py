@@ -159,7 +159,7 @@ class Serve(Section):
 
 class Capture(Section):
     sample_rate: Share
-    url: str
+    url: str | None
     retention_days: Positive
 
 

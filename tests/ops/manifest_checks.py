@@ -232,6 +232,7 @@ def configuration(objects: list[Object]) -> Iterator[str]:
     if NAME in maps:
         try:
             settings.load(manifests.FOLDER.parent, maps[NAME]["data"])
+            settings.load_capture(manifests.FOLDER.parent, maps[NAME]["data"])
         except settings.ParamsError as error:
             yield f"ConfigMap: {error}"
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from k8s import docker, manifests
+from k8s import docker, manifests, target
 from tests.ops import cluster
 from tests.ops.cluster import Cluster
 from tests.ops.engine import Image, is_running
@@ -234,6 +234,16 @@ def test_a_container_runs_as_the_pod_template_says(monkeypatch: pytest.MonkeyPat
     ):
         assert expected in options
     assert "secret" not in options
+
+
+def test_kept_pictures_lie_in_one_folder_for_all_containers() -> None:
+    """So that the running one deletes those of its predecessors when they are too old."""
+    machine, image = docker.Docker(), target.Image("name", f"sha256:{'a' * 64}", "reference", {})
+    words = " ".join(machine._run_words(image))
+    assert "--env CAPTURE_URL=/logs/captured " in words
+    assert f"--env SERVE_LOG_DIR=/logs/classifier-{'a' * 12}-" in words
+    machine.config["CAPTURE_URL"] = "s3://bucket/folder"
+    assert "--env CAPTURE_URL=s3://bucket/folder " in " ".join(machine._run_words(image))
 
 
 @dataclass

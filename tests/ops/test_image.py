@@ -72,7 +72,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @pytest.fixture(scope="module")
 def container(image: Image) -> Iterator[Container]:
-    started = image.run("--health-interval", "1s")
+    started = image.run("--health-interval", "1s", "--env", "CAPTURE_SAMPLE_RATE=1")
     yield started
     docker("rm", "--force", started.name)
 
@@ -214,6 +214,24 @@ def test_it_serves_its_model_from_a_read_only_root(container: Container, image: 
     assert docker("exec", container.name, "sh", "-c", "cat /tmp/logs/requests-*.jsonl").count(answer["request_id"]) == 1
     assert docker("exec", container.name, "id", "-u") == "1034"
     assert docker("exec", container.name, "sh", "-c", "touch /here 2>/dev/null || echo refused") == "refused"
+
+
+def test_pictures_are_kept_beside_the_log_though_the_root_is_read_only(container: Container) -> None:
+    container.wait_ready()
+    with httpx.Client(base_url=container.url, timeout=20) as client:
+        client.post("/predict", files={"image": tiny_picture(0, 8)}).raise_for_status()
+        deadline = time.monotonic() + 20
+        while not (outcomes := _captures(client.get("/metrics").text))["stored"]:
+            assert time.monotonic() < deadline, outcomes
+            time.sleep(0.1)
+    assert {outcome for outcome, count in outcomes.items() if count} == {"stored"}
+    digest = hashlib.sha256(tiny_picture(0, 8)).hexdigest()
+    assert f"{digest}.png" in docker("exec", container.name, "sh", "-c", "ls /tmp/logs/captured/*")
+
+
+def _captures(page: str) -> dict[str, float]:
+    counted = re.findall(r'^classifier_captures_total\{outcome="(\w+)"\} (\S+)$', page, re.MULTILINE)
+    return {outcome: float(count) for outcome, count in counted}
 
 
 def test_a_worker_that_died_is_replaced(container: Container) -> None:

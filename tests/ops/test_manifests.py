@@ -155,6 +155,7 @@ FAULTS: dict[str, Plant] = {
     "home on the read-only root": lambda get: change(own(get)["env"][0], "value", "/home/bentoml"),
     "log on the read-only root": lambda get: change(get("ConfigMap", "classifier")["data"], "SERVE_LOG_DIR", "/var/x"),
     "unknown setting": lambda get: change(get("ConfigMap", "classifier")["data"], "SERVE_TIMEOT", "30"),
+    "unknown setting of capture": lambda get: change(get("ConfigMap", "classifier")["data"], "CAPTURE_RATE", "1"),
     "setting of another type": lambda get: change(get("ConfigMap", "classifier")["data"], "SERVE_DRAIN", "soon"),
     "config map": lambda get: change(own(get)["envFrom"][0]["configMapRef"], "name", "x"),
     "service account": lambda get: change(pod(get), "serviceAccountName", "x"),

@@ -93,6 +93,23 @@ def test_an_unknown_store_is_refused_at_start() -> None:
         settings.load_capture(ROOT, {"CAPTURE_URL": "nonsense://x"})
 
 
+@pytest.mark.parametrize("url", [None, "", "null"])
+def test_without_a_url_pictures_lie_beside_the_request_log(url: str | None) -> None:
+    environ = {"SERVE_LOG_DIR": "/logs"} | ({} if url is None else {"CAPTURE_URL": url})
+    assert settings.load_capture(ROOT, environ).url == "/logs/captured"
+    assert settings.load_capture(ROOT, environ, Path("/elsewhere")).url == "/elsewhere/captured"
+    assert settings.load_capture(ROOT, environ | {"CAPTURE_URL": "memory://b"}, Path("/elsewhere")).url == "memory://b"
+
+
+def test_pictures_are_not_kept_nowhere() -> None:
+    nowhere = {"SERVE_LOG_DIR": "null"}
+    with pytest.raises(ParamsError, match=r"capture\.url and serve\.log_dir name no folder"):
+        settings.load_capture(ROOT, nowhere | {"CAPTURE_SAMPLE_RATE": "0.1"})
+    none = Captures(settings.load_capture(ROOT, nowhere))
+    assert not none.chosen()
+    none.close()
+
+
 def test_the_environment_overrides_params() -> None:
     changed = settings.load_capture(ROOT, {"CAPTURE_SAMPLE_RATE": "0.5", "CAPTURE_URL": "memory://b"})
     assert (changed.sample_rate, changed.url) == (0.5, "memory://b")

@@ -52,7 +52,7 @@ def test_an_exported_folder_goes_through_data_fetch(
         said("too old", "dog", captured="2026-01-01/ab.png"),
     )
     monkeypatch.chdir(project)
-    monkeypatch.setattr(sys, "argv", ["feedback", "export", "--out", "labelled"])
+    monkeypatch.setattr(sys, "argv", ["feedback", "export"])
     feedback.main()
     expected = (
         "labelled: 10 pictures (cat 5, dog 5); left out: 1 not kept, 1 missing, 0 damaged, 0 labelled in two ways"
@@ -61,6 +61,17 @@ def test_an_exported_folder_goes_through_data_fetch(
     assert fetch(params.load().data).classes == {"cat": 5, "dog": 5}
     found = {(path.read_bytes(), path.parent.name) for path in (project / "data/raw").rglob("*.png")}
     assert found == set(pictures)
+
+
+def test_pictures_beside_another_log_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(killing.project(tmp_path / "project"))
+    logs = tmp_path / "logs"
+    write(logs, said("1", "cat", captured=keep(logs / "captured", tiny_picture(0, 1))))
+    monkeypatch.setattr(sys, "argv", ["feedback", "export", "--log-dir", str(logs)])
+    feedback.main()
+    assert len(list(Path("labelled/cat").iterdir())) == 1
+    with pytest.raises(DataError, match="labelled exists already"):
+        feedback.main()
 
 
 def test_the_last_label_of_a_request_counts_and_a_contradicted_picture_is_left_out(tmp_path: Path) -> None:

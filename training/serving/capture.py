@@ -30,14 +30,15 @@ class Captures:
 
     def __init__(self, capture: Capture) -> None:
         self.rate = capture.sample_rate
-        self.url = capture.url
+        self.url = capture.url or ""  # empty: nothing is kept
         self.age = timedelta(days=capture.retention_days)
         for outcome in OUTCOMES:
             metrics.CAPTURES.labels(outcome)  # 0 from the start: Prometheus does not see a series that begins at 1
         self._room = threading.Semaphore(WAITING)
         self._thread = ThreadPoolExecutor(1, "capture")
         self._closing = threading.Event()
-        threading.Thread(target=self._clean_on, name="capture-retention", daemon=True).start()
+        if self.url:
+            threading.Thread(target=self._clean_on, name="capture-retention", daemon=True).start()
 
     def chosen(self) -> bool:
         """Whether the next picture is one of the sample."""

@@ -24,6 +24,7 @@ HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 QUIET_S = 7 * 86_400.0  # after which a file of another host counts as left
 FEEDBACK_FILE = "feedback.jsonl"
 DRIFT_FILE = "drift.json"  # monitoring.drift leaves its last finding here, for the metrics
+CAPTURED_FOLDER = "captured"  # of kept pictures, unless capture.url names another place
 
 
 def request_files(folder: Path, since: float = 0.0) -> list[Path]:

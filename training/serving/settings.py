@@ -16,6 +16,7 @@ from training import params
 from training.inference import usable_cores
 from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
+from training.serving.log_files import CAPTURED_FOLDER
 
 MOST_WORKERS = 8  # unless told otherwise; each takes about 250 MB
 DEVICES = Path("/dev")
@@ -54,9 +55,17 @@ def _has_gpu() -> bool:
     return any(DEVICES.glob("nvidia[0-9]*")) or (DEVICES / "dxg").exists()
 
 
-def load_capture(root: Path, environ: Mapping[str, str] = os.environ) -> Capture:
-    """`capture` of params.yaml in `root`, overridden by CAPTURE_<KEY>; ParamsError names a wrong key or value."""
+def load_capture(root: Path, environ: Mapping[str, str] = os.environ, log_dir: Path | None = None) -> Capture:
+    """`capture` of params.yaml in `root`, overridden by CAPTURE_<KEY>; ParamsError names a wrong key or value.
+
+    Without a url it is a folder in `log_dir`, by default serve.log_dir; None is left only where nothing is kept.
+    """
     capture = _override(params.load(root / params.PARAMS_FILE).capture, "CAPTURE_", environ)
+    if capture.url is None:
+        folder = log_dir or load(root, environ).log_dir
+        if folder is None and capture.sample_rate:
+            raise ParamsError("capture.sample_rate keeps pictures, but capture.url and serve.log_dir name no folder")
+        return capture.model_copy(update={"url": folder and str(Path(folder) / CAPTURED_FOLDER)})
     try:
         fsspec.get_filesystem_class(split_protocol(capture.url)[0])
     except (ImportError, ValueError) as error:
