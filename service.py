@@ -16,6 +16,7 @@ SERVE_<KEY> and CAPTURE_<KEY> in the environment. Without a champion the service
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from typing import Any, ClassVar
 
@@ -100,7 +101,9 @@ async def health(_: Request) -> Response:
 async def model_card(_: Request) -> Response:
     """The card that evaluation wrote, the names of the model in the registries, how it became champion, how it does."""
     service = bentoml.get_current_service()
-    live = (await to_thread.run_sync(service.feedback.accuracy)).get(service.facts.version)
+    live = None
+    with contextlib.suppress(OSError):  # feedback.jsonl cannot be read: facts.py tells it in the log
+        live = (await to_thread.run_sync(service.feedback.accuracy)).get(service.facts.version)
     facts = {
         "model": service.answerer.model,
         "model_sha256": service.folder.sha256,

@@ -37,7 +37,7 @@ def read(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: serve.log_dir names the folder of the request log")
-    tail = Tail()
+    tail = Tail("time", "model_sha256")
     for path in request_files(folder, since.timestamp()):
         for record in tail.read(path):
             record["time"] = datetime.fromisoformat(record["time"])
@@ -52,7 +52,7 @@ def read(
 def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
     """What people said, from `since` on, oldest first, each with its `time` as a datetime; of several on one request
     the last one counts."""
-    for record in Tail().read(folder / FEEDBACK_FILE):
+    for record in Tail("time", "request_id", "label", "predicted", "version").read(folder / FEEDBACK_FILE):
         record["time"] = datetime.fromisoformat(record["time"])
         if since is None or record["time"] >= since:
             yield record

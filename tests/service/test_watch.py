@@ -253,6 +253,27 @@ def test_what_the_drift_check_found_is_a_metric_and_a_broken_file_breaks_nothing
     assert not any("drift" in name for name in scrape(client))
 
 
+def test_feedback_that_cannot_be_read_costs_live_accuracy_only(
+    client: httpx.Client, project: Path, cat: bytes
+) -> None:
+    answer = client.post("/predict", files={"image": cat}).json()
+    say(client, answer["request_id"], "cat").raise_for_status()
+    path, aside = project / "logs/feedback.jsonl", project / "logs/aside"
+    path.rename(aside)
+    path.mkdir()
+    try:
+        samples, card = scrape(client), client.get("/model").raise_for_status().json()
+        refused = say(client, answer["request_id"], "dog")
+    finally:
+        path.rmdir()
+        aside.rename(path)
+    assert any(name.startswith("classifier_model_info") for name in samples)
+    assert not any(name.startswith("classifier_feedback_accuracy") for name in samples)
+    assert (card["model"]["version"], card["live"]) == ("3", None)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_recorded")
+    assert "classifier_feedback_accuracy{version=3}" in scrape(client)
+
+
 def test_bentoml_counts_the_requests_whatever_they_become(client: httpx.Client, cat: bytes) -> None:
     before = scrape(client)
     client.post("/predict", files={"image": cat}).raise_for_status()

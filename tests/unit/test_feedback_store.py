@@ -119,6 +119,23 @@ def test_what_a_kill_left_unfinished_does_not_spoil_the_next_line(feedback: Feed
     assert again.accuracy()["3"][:2] == (1, 2)
 
 
+def test_records_that_lack_a_key_are_passed_over(feedback: FeedbackStore, tmp_path: Path) -> None:
+    (tmp_path / "requests-1.jsonl").write_text('{"request_id": "other"}\n')
+    (tmp_path / FEEDBACK_FILE).write_text('{"request_id": "1", "label": "cat", "predicted": "cat"}\n')
+    assert feedback.accuracy() == {}
+    assert feedback.record("2", "cat")["correct"] is True
+    assert feedback.accuracy()["3"][:2] == (1, 1)
+
+
+def test_a_request_log_that_cannot_be_read_costs_only_its_own_predictions(
+    feedback: FeedbackStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "requests-other-7.jsonl").mkdir()
+    for request_id in ("1", "2"):
+        assert feedback.record(request_id, "cat")["correct"] is True
+    assert caplog.text.count("requests-other-7.jsonl is not taken") == 1
+
+
 def test_a_full_disk_is_told_and_leaves_no_half_a_line(
     feedback: FeedbackStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

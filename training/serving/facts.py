@@ -2,13 +2,13 @@
 waits, live accuracy, drift.
 
 Whichever worker is asked reads them from the same files, so there is nothing to add up over workers, and nothing of a
-worker that died.
+worker that died. Each part fails alone: a damaged file must not look as if no model were served.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from training.inference import ModelFolder
 from training.serving import metrics
 from training.serving.board import Board, Figure
 from training.serving.feedback_store import FeedbackStore
-from training.serving.log_files import DRIFT_FILE
+from training.serving.log_files import DRIFT_FILE, FEEDBACK_FILE
 
 log = logging.getLogger("bentoml.facts")
 Values = Sequence[tuple[list[str], float]]  # of the labels, and the value
@@ -43,31 +43,49 @@ class Facts(Collector):
         self.board, self.max_waiting = board, max_waiting
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._complained = False
+        self._failing: set[str] = set()
 
     def text(self) -> str:
-        """In the text format of Prometheus; empty, with the cause in the log, when they cannot be told."""
-        try:
-            metrics.forget_the_dead()
-            self.board.forget_the_dead()
-            return generate_latest(self._registry).decode()
-        except Exception:  # BentoML would leave the whole scrape without an answer until its timeout
-            log.exception("the facts of the service cannot be told to Prometheus")
-            return ""
+        """In the text format of Prometheus."""
+        return generate_latest(self._registry).decode()
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []  # nothing is read before the first scrape
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._whole("the model", self._info)
+        yield from self._whole("its model card", self._card)
+        yield from self._whole("workers that died", self._forget_the_dead)
+        yield from self._whole("waiting pictures", self._waiting)
+        yield from self._whole(f"live accuracy ({FEEDBACK_FILE})", self._accuracy)
+        yield from self._whole(f"drift ({DRIFT_FILE})", self._drift)
+
+    def _whole(self, name: str, part: Callable[[], Iterable[GaugeMetricFamily]]) -> list[GaugeMetricFamily]:
+        """A part, or nothing of it when it cannot be told: the log says so once until it can be told again."""
+        try:
+            told = list(part())
+        except Exception:  # BentoML would leave the whole scrape without an answer until its timeout
+            if name not in self._failing:
+                log.exception("metrics of %s cannot be told to Prometheus", name)
+            self._failing.add(name)
+            return []
+        self._failing.discard(name)
+        return told
+
+    def _info(self) -> Iterator[GaugeMetricFamily]:
         labels = {name: self.model[name] or "" for name in ("name", "run_id", "data_hash", "git_commit")}
         labels |= {"version": self.version, "model_sha256": self.folder.sha256[:16]}
         yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
+
+    def _forget_the_dead(self) -> tuple[()]:
+        metrics.forget_the_dead()
+        self.board.forget_the_dead()
+        return ()
+
+    def _waiting(self) -> Iterator[GaugeMetricFamily]:
         waiting = self.board.all(Figure.PICTURES)
         yield _family("waiting_pictures", "Pictures accepted and not yet answered", [], [([], waiting)])
         yield _family("waiting_limit", "Pictures that may wait", [], [([], self.max_waiting)])
-        yield from self._card()
-        yield from self._accuracy()
-        yield from self._drift()
 
     def _card(self) -> Iterator[GaugeMetricFamily]:
         said = self.folder.card["metrics"]
@@ -86,15 +104,9 @@ class Facts(Collector):
 
     def _drift(self) -> list[GaugeMetricFamily]:
         path = self.feedback.folder and self.feedback.folder / DRIFT_FILE
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return []
-        try:
-            return _drift(orjson.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if not self._complained:
-                log.warning("%s cannot be read, there are no metrics of drift: %r", path, error)
-            self._complained = True
-            return []
+        return _drift(orjson.loads(path.read_bytes()))
 
 
 def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
@@ -112,6 +124,6 @@ def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
 
 def _family(name: str, text: str, labels: Sequence[str], values: Values) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"classifier_{name}", text, labels=labels)
-    for each, value in values:
-        family.add_metric(each, value)
+    for each, value in values:  # converted here: what is no number fails its own part, not the whole page
+        family.add_metric([str(label) for label in each], float(value))
     return family

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import math
 import os
 import threading
@@ -27,6 +28,7 @@ from training.serving.errors import Fault
 from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
 
 KNOWN = 200_000  # requests, and feedback, that are remembered; the oldest are forgotten
+log = logging.getLogger("bentoml.feedback")
 _Value = TypeVar("_Value")
 
 
@@ -67,9 +69,11 @@ class FeedbackStore:
         self.log = log
         self.classes = classes
         self._lock = threading.Lock()
-        self._requests, self._said = Tail(), Tail()
+        self._requests = Tail("request_id", *Prediction._fields)
+        self._said = Tail("request_id", "label", "version", "predicted")
         self._predictions: Recent[Prediction] = Recent(KNOWN)
         self._labels: Recent[str] = Recent(KNOWN)
+        self._unreadable: set[Path] = set()
         self._same: dict[Prediction, Prediction] = {}  # equal ones share their memory
         self._right: Counter[str] = Counter()
         self._count: Counter[str] = Counter()
@@ -99,7 +103,10 @@ class FeedbackStore:
         }
 
     def accuracy(self) -> dict[str, Accuracy]:
-        """Live accuracy by model version: whether the class with the highest probability was right."""
+        """Live accuracy by model version: whether the class with the highest probability was right.
+
+        OSError when the file of feedback cannot be read.
+        """
         with self._lock:
             self._read_on()
             return {
@@ -113,14 +120,25 @@ class FeedbackStore:
             raise _unknown(request_id, "the request log is off: serve.log_dir is null")
         self.log.flush()
         for path in request_files(self.folder):
-            for record in self._requests.read(path):
-                made = Prediction(*[record[name] for name in Prediction._fields])
-                shared = made if made.captured else self._same.setdefault(made, made)
-                self._predictions[record["request_id"]] = shared
+            self._read_requests(path)
         known = self._predictions.get(request_id)
         if known is None:
             raise _unknown(request_id, "send the request_id of an answer of this service that is not too old")
         return known
+
+    def _read_requests(self, path: Path) -> None:
+        """Learn of the predictions in a file; one that cannot be read costs only those that stand in it."""
+        try:
+            for record in self._requests.read(path):
+                made = Prediction(*[record[name] for name in Prediction._fields])
+                shared = made if made.captured else self._same.setdefault(made, made)
+                self._predictions[record["request_id"]] = shared
+        except OSError as error:
+            if path not in self._unreadable:
+                log.warning("feedback on the predictions of %s is not taken: %s", path, error.strerror)
+            self._unreadable.add(path)
+        else:
+            self._unreadable.discard(path)
 
     def _keep(self, request_id: str, label: str, known: Prediction) -> None:
         assert self.folder is not None

@@ -64,16 +64,20 @@ def _is_written(path: Path) -> bool:
 
 
 class Tail:
-    """Reads on in growing files. A file is known by its inode and its first line: one that was renamed meanwhile is not
-    read again, and one that got the inode of a deleted file is read from its start."""
+    """Reads on in growing files, whose records have `keys`. A file is known by its inode and its first line: one that
+    was renamed meanwhile is not read again, and one that got the inode of a deleted file is read from its start."""
 
-    def __init__(self) -> None:
-        self.torn = 0  # lines that are no JSON object, as a kill or a full disk leaves them
+    def __init__(self, *keys: str) -> None:
+        self.keys = set(keys)
+        self.torn = 0  # lines that are no such record, as a kill or a full disk leaves them
         self.unfinished = 0  # times that a last line had no end: torn too, or still being written
         self._offsets: dict[tuple[int, int, bytes], int] = {}
 
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The records behind those read before, oldest first; a last line without its end is left for the next time."""
+        """The records behind those read before, oldest first; a last line without its end is left for the next time.
+
+        OSError when a file that is there cannot be read.
+        """
         try:
             file = path.open("rb")
         except (FileNotFoundError, NotADirectoryError):
@@ -98,7 +102,7 @@ class Tail:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
             record = None
-        if isinstance(record, dict):
+        if isinstance(record, dict) and self.keys <= record.keys():
             return record
         self.torn += line != b"\n"
         return None
