@@ -139,6 +139,30 @@ def test_a_mended_disk_is_written_to_again_on_a_new_line(tmp_path: Path) -> None
     assert [each["request_id"] for each in reader.read(folder, THEN)] == ["2", "3"]
 
 
+def test_a_record_that_is_no_json_is_counted(writing: RequestLog, tmp_path: Path) -> None:
+    before = lost()
+    for number in range(3):
+        writing.add(record(number) | ({"label": {1}} if number == 1 else {}))
+        writing.flush()
+    assert lost() - before == 1
+    assert [each["request_id"] for each in reader.read(tmp_path / "logs", THEN)] == ["0", "2"]
+
+
+def test_a_stream_that_broke_is_counted_and_opened_anew(writing: RequestLog, tmp_path: Path) -> None:
+    """As on a network disk that went away: the file's descriptor is good for nothing any more."""
+    before = lost()
+    writing.add(record(1))
+    writing.flush()
+    path = request_file(tmp_path / "logs")
+    [opened] = [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.samefile(path)]
+    os.close(int(opened.name))
+    for number in (2, 3):
+        writing.add(record(number))
+        writing.flush()
+    assert lost() - before == 1
+    assert [each["request_id"] for each in reader.read(tmp_path / "logs", THEN)] == ["1", "3"]
+
+
 def test_a_queue_that_is_full_loses_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(later, "WAITING", 5)
     monkeypatch.setattr(later, "EVERY_S", 60)

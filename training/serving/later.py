@@ -20,7 +20,8 @@ _Item = TypeVar("_Item")
 
 
 class Later(Generic[_Item]):
-    """Gives what is added to `work`, many at a time; what is too much to `lost`, one at a time. Thread-safe."""
+    """Gives what is added to `work`, many at a time; what is too much, and what `work` failed on, to `lost`, one at a
+    time. Thread-safe."""
 
     def __init__(self, name: str, work: Callable[[list[_Item]], None], lost: Callable[[_Item], None]) -> None:
         self._work, self._lost = work, lost
@@ -50,6 +51,8 @@ class Later(Generic[_Item]):
                 self._work(items)
             except Exception:
                 log.exception("%s: some of what was to be kept is lost", self._thread.name)
+                for item in items:
+                    self._lost(item)
 
     def close(self) -> None:
         """Work on the rest, and stop."""

@@ -44,8 +44,8 @@ def request_file(folder: Path) -> Path:
 
 
 def surplus(folder: Path, keep: int) -> list[Path]:
-    """Files that may go: this host's but for the `keep` newest and those a living worker writes, and those of other
-    hosts, whose workers cannot be asked, that nobody wrote to for a week."""
+    """Files that may go: this host's but for the `keep` newest and those a living worker writes (a quiet one's is not
+    among the newest), and those of other hosts, whose workers cannot be asked, that nobody wrote to for a week."""
     by_host: dict[bool, list[Path]] = {True: [], False: []}
     for path in request_files(folder):
         by_host[_writer(path)[0] == HOST].append(path)

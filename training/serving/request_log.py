@@ -1,7 +1,7 @@
 """Writing the request log: one JSON line a prediction, by a thread of its own, and never at the cost of an answer.
 
-A line that cannot be written (full or read-only disk, queue full) is lost and counted; serving goes on. A kill loses
-the lines of the last tenth of a second.
+A line that cannot be written (full or read-only disk, queue full) is lost and counted; serving goes on, and the file
+is opened anew. A kill loses the lines of the last tenth of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("bentoml.request_log")
 
 class RequestLog:
     """The log of this worker in `folder`: files of at most `max_bytes`, of all workers of this host
-    together the newest `files`."""
+    together the newest `files` and one more of each other worker at most."""
 
     def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
         file = _File(folder, max_bytes, files)
@@ -46,18 +46,24 @@ class _File(RotatingFileHandler):
 
     def append(self, batch: list[dict[str, Any]]) -> None:
         """Write the records as lines; behind a failed batch, a new line ends what may have come of it."""
-        lines = map(bytes.decode, map(orjson.dumps, batch))
         self._lines, self._error = len(batch), None
-        if self.stream and not os.fstat(self.stream.fileno()).st_nlink:  # another host took it for left
-            self.stream.close()
-            self.stream = None
-        self.emit(logging.makeLogRecord({"msg": "\n".join(["", *lines] if self._broken else lines)}))
+        record = logging.makeLogRecord({})
+        try:
+            lines = map(bytes.decode, map(orjson.dumps, batch))
+            record.msg = "\n".join(["", *lines] if self._broken else lines)
+            if self.stream and not os.fstat(self.stream.fileno()).st_nlink:  # another host took it for left
+                self.stream.close()
+                self.stream = None
+        except Exception:
+            self.handleError(record)
+        else:
+            self.emit(record)
         if self._error and not self._broken:
             log.warning("request log: %s; predictions go on unrecorded", self._error)
         self._broken = self._error is not None
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called by `emit` in an exception's handler: counts the batch as lost, and opens the file anew next time."""
+        """Called in an exception's handler: counts the batch as lost, and has the file opened anew next time."""
         self._error = cast(Exception, sys.exception())
         metrics.LOG_ERRORS.inc(self._lines)
         if self.stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from training.serving.request_log import RequestLog
 from training.serving.requests import Picture
 
 HELD = 64  # pictures that wait to be measured: 10 MB
+
+log = logging.getLogger("bentoml.watch")
 
 
 class Times(NamedTuple):
@@ -104,11 +107,18 @@ class Watch:
             self.log.close()
 
     def _keep(self, many: Sequence[Answered]) -> None:
+        error: Exception | None = None
         for each in many:
-            figures = properties.measure(each.pixels, each.facts["width"], each.facts["height"])
-            self._count(each, figures)
-            if self.log:
-                self.log.add(self._record(each, figures))
+            try:
+                figures = properties.measure(each.pixels, each.facts["width"], each.facts["height"])
+                self._count(each, figures)
+                if self.log:
+                    self.log.add(self._record(each, figures))
+            except Exception as caught:  # one odd picture costs no other its line
+                error = caught
+                metrics.LOG_ERRORS.inc()
+        if error:
+            log.error("a prediction was not written down", exc_info=error)
 
     def _count(self, each: Answered, figures: dict[str, float]) -> None:
         self._predictions[each.answer["label"]].inc()
