@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import bentoml
 from anyio import to_thread
+from bentoml._internal.context import server_context
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -80,6 +81,7 @@ class Guarded(bentoml.Service[Any]):
         theirs = factory()
         routes = [route for route in (*theirs.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
+        server_context.service_routes = sorted(paths - {"/metrics"})  # whose metrics are there from the start
         app: ASGIApp = factory.shortened(theirs)
         if SETTINGS.ui:
             app = Pages(app, folder)

@@ -64,7 +64,7 @@ def promises() -> list[Panel]:
 def rate_and_errors() -> list[Panel]:
     total = "bentoml_service_request_total"
     failed = f'{total}{{{API}, http_response_code=~"4..|5.."}}'
-    refused = _rate("classifier_rejections_total", "code")
+    refused = f"{_rate('classifier_rejections_total', 'code')} > 0"  # every code has a series
     return [
         _lines("Requests", "reqps", {_rate(f"{total}{{{API}}}", "endpoint"): "{{endpoint}}"}),
         _lines("Errors by status", "reqps", {_rate(failed, "http_response_code"): "{{http_response_code}}"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sqlite3
@@ -14,8 +15,10 @@ import httpx
 import pytest
 
 from tests.service.server import Server, children, copy_project, environment
+from tests.service.test_watch import scrape
 from tests.tiny import tiny_model_folder
 from training.inference import write_sums
+from training.serving.metrics import CODES
 
 
 @pytest.fixture
@@ -87,6 +90,37 @@ def test_a_registry_that_names_another_champion(own: Path) -> None:
 )
 def test_a_wrong_setting(own: Path, name: str, value: str, message: str) -> None:
     assert message in refusal(own, **{name: value})
+
+
+def test_what_alerts_count_is_there_before_the_first_request(own: Path, cat: bytes) -> None:
+    """Prometheus does not see the first rise of a series that begins at 1."""
+    server = Server.start(own, own / "home", SERVE_DRAIN="0", SERVE_WORKERS="2")
+    try:
+        with httpx.Client(base_url=server.url) as client:
+            fresh = scrape(client)
+            answer = client.post("/predict", files={"image": cat}).raise_for_status().json()
+            said = {"request_id": answer["request_id"], "label": "cat"}
+            client.post("/feedback", json=said).raise_for_status()
+            client.post("/feedback", json=said | {"label": "horse"})
+            later = scrape(client)
+    finally:
+        assert server.stop() == 0
+    asked = {name: value for name, value in fresh.items() if name.startswith("bentoml_service_request_total")}
+    labels = [dict(pair.split("=") for pair in name.partition("{")[2].rstrip("}").split(",")) for name in asked]
+    begun = {(each["endpoint"], each["http_response_code"]) for each in labels}
+    assert len(begun) == len(labels)
+    for address in ("/predict", "/predict_batch", "/explain", "/feedback", "/health", "/model", "/", "/readyz"):
+        assert {(address, status) for status in ("200", "500", "503", "504")} <= begun
+    assert {value for name, value in asked.items() if "endpoint=/readyz" not in name} == {0}
+    latency = {name for name in fresh if "request_duration_seconds_count" in name and "endpoint=/predict," in name}
+    assert [fresh[name] for name in latency] == [0]
+    for code in CODES:
+        assert fresh[f"classifier_rejections_total{{code={code}}}"] == 0
+    for predicted, label in itertools.product(("cat", "dog"), repeat=2):
+        assert fresh[f"classifier_feedback_total{{label={label},predicted={predicted},version=3}}"] == 0
+    grown = {name for name, value in later.items() if "_total{" in name and value != fresh.get(name)}
+    assert {name for name in grown if name not in fresh} == {name for name in grown if "response_code=422" in name}
+    assert len(grown) == 6  # three of BentoML's; a prediction, a label that was said, a refusal
 
 
 def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_every_worker_counts_and_any_tells_all(workers: Server, asked: dict[str,
     assert samples["classifier_predictions_total{label=cat,version=3}"] == len(asked) / 2
     assert samples["classifier_decode_seconds_count"] == len(asked)
     assert samples["classifier_waiting_limit"] == 128
+    assert any("{endpoint=/feedback,http_response_code=504," in name for name in samples)  # also BentoML's own way
     assert sum(name.startswith("classifier_model_info") for name in samples) == 1
 
 

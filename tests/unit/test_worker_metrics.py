@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from training.serving import metrics
+from training.serving import docs, metrics
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 8
@@ -93,3 +94,23 @@ def test_counters_never_go_backwards_when_workers_are_killed(
         assert after[predictions] == 50 * (WORKERS + number + 1)
         assert after["in_progress{}"] == 5 * (WORKERS - number - 1)
         before = after
+
+
+def documented(text: str) -> set[str]:
+    """The codes in the parentheses of a text of docs.PROBLEMS."""
+    return {code for inside in re.findall(r"\(([a-z_, ]+)\)", text) for code in inside.split(", ")}
+
+
+def test_every_code_that_is_counted_begins_at_zero() -> None:
+    codes = documented(" ".join(docs.PROBLEMS.values()))
+    uncounted = set(re.findall(r'Fault\(\d+, "(\w+)"', (ROOT / "training/serving/protocol.py").read_text()))
+    assert len(uncounted) == 3  # answered before there is a request
+    assert set(metrics.CODES) == codes - uncounted
+
+
+def test_many_classes_make_no_series_of_feedback_beforehand() -> None:
+    metrics.begin_at_zero("few", [str(number) for number in range(metrics.FEW)])
+    metrics.begin_at_zero("many", [str(number) for number in range(1000)])
+    versions = [sample.labels.get("version") for family in metrics.FEEDBACK.collect() for sample in family.samples]
+    assert "many" not in versions
+    assert versions.count("few") >= metrics.FEW**2

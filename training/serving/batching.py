@@ -32,7 +32,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from training.serving import tracing
-from training.serving.direct import Direct
+from training.serving.direct import Direct, FromZero
 from training.serving.errors import Fault, overloaded
 
 if TYPE_CHECKING:
@@ -155,7 +155,11 @@ class BatchingApp(ServiceAppFactory):
             if kind and each.cls is OpenTelemetryMiddleware:
                 each.kwargs |= {"tracer_provider": tracing.provider(kind), "exclude_spans": ["receive", "send"]}
         self._traced = bool(own or kind)
-        if {each.cls for each in chosen} == REPLACED:
+        short = {each.cls for each in chosen} == REPLACED
+        for each in chosen:
+            if each.cls is RunnerTrafficMetricsMiddleware:
+                each.cls = FromZero
+        if short:
             self._traffic = chosen.pop(0)
         return chosen
 
@@ -164,7 +168,7 @@ class BatchingApp(ServiceAppFactory):
         if self._traffic is None:
             return app
         options: dict[str, Any] = dict(self._traffic.kwargs)
-        traffic = RunnerTrafficMetricsMiddleware(app, **options)
+        traffic = FromZero(app, **options)
         return Direct(traffic, self, {self.service.apis[name].route: name for name in self._batched})
 
     async def api_endpoint(self, name: str, request: Request) -> Response:

@@ -10,7 +10,9 @@ names to its workers.
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -58,6 +60,24 @@ PROPERTIES = {  # of training.properties: name there -> metric
 FEEDBACK = Counter("classifier_feedback", "Labels people gave to predictions", ["version", "predicted", "label"])
 LOG_ERRORS = Counter("classifier_request_log_errors", "Predictions that could not be written to the request log")
 CAPTURES = Counter("classifier_captures", "Pictures that were to be kept, by outcome", ["outcome"])
+
+CODES = (  # of the errors that requests and pictures are refused with, as training.serving.docs tells them
+    *("broken_multipart", "corrupt", "disconnected", "empty", "extreme_aspect", "internal", "method_not_allowed"),
+    *("missing_field", "no_valid_key", "not_a_file", "not_an_image", "not_found", "not_ready", "not_recorded"),
+    *("overloaded", "repeated_field", "slow_upload", "timeout", "too_many_bytes", "too_many_fields"),
+    *("too_many_pictures", "too_many_pixels", "too_many_requests", "too_small", "unknown_label", "unknown_request"),
+    *("unsupported_format", "wrong_content_type", "wrong_feedback", "wrong_parameter"),
+)
+FEW = 10  # classes of which every pair has a series of feedback from the start
+
+
+def begin_at_zero(version: str, classes: Sequence[str]) -> None:
+    """Make the series that alerts look at: Prometheus does not see the first rise of one that begins at 1."""
+    for code in CODES:
+        REJECTIONS.labels(code)
+    if len(classes) <= FEW:
+        for predicted, label in itertools.product(classes, repeat=2):
+            FEEDBACK.labels(version, predicted, label)
 
 
 def forget_the_dead() -> None:

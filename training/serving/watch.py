@@ -60,6 +60,7 @@ class Watch:
         self.log = RequestLog(self.folder, settings.log_max_bytes, settings.log_files) if self.folder else None
         self.captures = Captures(capture)
         self._later: Later[Answered] = Later("watch", self._keep, lambda _: metrics.LOG_ERRORS.inc())
+        metrics.begin_at_zero(version, folder.classes)
         self._predictions = {
             label: metrics.PREDICTIONS.labels(label or metrics.NOT_SURE, version) for label in (*folder.classes, None)
         }
