@@ -21,6 +21,7 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from monitoring.shift import TESTS
 from tests.ops import engine
 from tests.ops.engine import Container, Image, docker
 from tests.ops.local_stack import REQUIRED, compose
@@ -35,6 +36,7 @@ MAX_COMPRESSED = 200e6
 SOURCE = "home/bentoml/bento/src"
 STACK = f"picture-classifier-test-{uuid.uuid4().hex[:8]}"
 UNCHECKED_HASH = 1  # the flags of a .pyc file, PEP 552
+WINDOW = 60  # pictures, more than drift.min_pictures
 FORBIDDEN = ("gcc", "g++", "cc", "make", "git", "uv", "pytest", "mlflow", "dvc")
 PIN = Champion("cats-vs-dogs", "cats-vs-dogs:0123456789abcdef", "3", "a" * 32, "0123456789abcdef" * 4)
 
@@ -291,13 +293,13 @@ def stack(image: Image) -> Iterator[dict[str, str]]:
     compose("down", "--volumes", "--timeout", "20", project=STACK, **variables)
 
 
-def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -> None:
+def test_service_and_drift_check_work_together_in_the_local_stack(stack: dict[str, str]) -> None:
     """The images of the others cannot be had everywhere; these two are made here. The service has two replicas."""
     command = ("up", "--detach", "--wait", "--wait-timeout", "120", "--scale", "classifier=2", "classifier", "drift")
     done = compose(*command, project=STACK, **stack)
     assert done.returncode == 0, done.stderr + compose("logs", project=STACK, **stack).stdout
     one, other = (f"http://127.0.0.1:{port}" for port in stack["CLASSIFIER_PORT"].split("-"))
-    answer = httpx.post(f"{one}/predict", files={"image": tiny_picture(0, 7, noise=0.0)}, timeout=20)
+    answer = _predict(one, tiny_picture(0, 7, noise=0.0))
     assert answer.status_code == 200
     deadline = time.monotonic() + 20  # the log is written a moment after the answer
     while answer.json()["request_id"] not in (told := _logged(stack)).stdout:
@@ -305,9 +307,29 @@ def test_service_and_drift_check_run_in_the_local_stack(stack: dict[str, str]) -
         time.sleep(0.2)
     said = {"request_id": answer.json()["request_id"], "label": "cat"}
     assert httpx.post(f"{other}/feedback", json=said, timeout=20).status_code == 200  # the other replica knows it
+    for number in range(WINDOW):
+        _predict((one, other)[number % 2], tiny_picture(number % 2, 9000 + number)).raise_for_status()
+    for url in (one, other):
+        assert _drift_scores(url) == set(TESTS)
     shown = compose("ps", "--format", "json", project=STACK, **stack).stdout
     states = [(state["Service"], state["State"]) for state in map(json.loads, shown.splitlines())]
     assert sorted(states) == [("classifier", "running"), ("classifier", "running"), ("drift", "running")]
+
+
+def _predict(url: str, picture: bytes) -> httpx.Response:
+    return httpx.post(f"{url}/predict", files={"image": picture}, timeout=20)
+
+
+def _drift_scores(url: str) -> set[str]:
+    """The properties that a replica's metrics tell the drift of, once the check has seen enough pictures."""
+    deadline = time.monotonic() + 60
+    while True:
+        page = httpx.get(f"{url}/metrics", timeout=20).text
+        scores = re.findall(r'^classifier_drift_score\{property="(\w+)",version="3"\} ', page, re.MULTILINE)
+        if scores:
+            return set(scores)
+        assert time.monotonic() < deadline, page
+        time.sleep(0.5)
 
 
 def _logged(stack: dict[str, str]) -> subprocess.CompletedProcess[str]:

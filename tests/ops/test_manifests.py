@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,8 @@ import yaml
 from k8s import manifests
 from k8s.manifests import CONFIG_HASH, ManifestError
 from tests.ops.manifest_checks import INTERNAL, VERSIONS, Object, problems, schema_problems
+from tests.service.server import environment
+from tests.tiny import tiny_model_folder
 from training.serving import docs, settings
 
 ROOT = manifests.FOLDER.parent
@@ -72,6 +79,29 @@ def test_what_repeats_another_file_is_in_step() -> None:
         [deployment] = [one for one in manifests.load(folder) if one["kind"] == "Deployment"]
         noted = deployment["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH]
         assert noted == manifests.config_hash(), "`make manifests` renews the hash of configmap.yaml"
+
+
+def test_the_script_of_the_daily_drift_check_tidies_up_and_leaves_its_finding(tmp_path: Path) -> None:
+    [job] = [one for one in manifests.load(manifests.FOLDER / "monitoring") if one["kind"] == "CronJob"]
+    [check] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    [script] = check["args"]
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for name, days in (("requests-gone-7.jsonl", 32), ("requests-quiet-7.jsonl", 29), ("feedback.jsonl", 400)):
+        (logs / name).touch()
+        os.utime(logs / name, (time.time() - days * 86_400,) * 2)
+    model = tiny_model_folder(tmp_path / "model")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [*check["command"], script.replace("/logs", str(logs))],
+        cwd=ROOT,
+        env=environment(tmp_path / "home", MODEL_PATH=str(model.path), PATH=path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in logs.iterdir()} == {"requests-quiet-7.jsonl", "feedback.jsonl", "drift.json"}
+    assert json.loads((logs / "drift.json").read_text())["model_sha256"] == model.sha256[:16]
 
 
 def test_the_canary_differs_in_name_track_image_and_number_only() -> None:

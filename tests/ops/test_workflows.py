@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring import relay
+
 ROOT = Path(__file__).parent.parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCHEMA = "check-jsonschema --builtin-schema"
@@ -135,6 +137,7 @@ def test_what_starts_each_workflow() -> None:
     assert set(on["ci"]) == {"pull_request", "push"}
     assert on["release"]["push"] == {"branches": ["main"], "tags": ["v*"]}
     assert set(on["retrain"]) == {"workflow_dispatch", "schedule", "repository_dispatch"}
+    assert on["retrain"]["repository_dispatch"] == {"types": [relay.EVENT]}
     assert "schedule" in on["scan"]
 
 

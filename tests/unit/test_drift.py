@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from monitoring import drift, served
 from tests.tiny import SOURCE, tiny_model_folder, tiny_picture
 from training.champion import Champion, write
-from training.inference import Classifier, ModelFolder
+from training.inference import Classifier, ModelFolder, write_sums
 from training.preprocess import load
 from training.properties import measure
 from training.reference import Reference
@@ -195,18 +197,39 @@ def test_the_served_model_is_the_pinned_one_also_in_a_bento(
     assert served.find().version == f"sha256:{model.sha256[:16]}"
 
 
+def landscape(label: int, seed: int) -> bytes:
+    """A picture that is no square, so that turning it can be seen."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(tiny_picture(label, seed, side=48))).crop((0, 0, 48, 36)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def of_landscapes(tmp_path: Path) -> ModelFolder:
+    """A model whose reference are landscape pictures."""
+    folder = tiny_model_folder(tmp_path / "model")
+    images = np.stack([load(landscape(number % 2, 5000 + number), folder.preprocessing) for number in range(60)])
+    probabilities, embeddings = Classifier(folder).run(images, ("probabilities", "embedding"))
+    properties = [measure(image, 48, 36) for image in images]
+    Reference.build(properties, probabilities, embeddings, 20 * np.eye(3, dtype=np.float32), 512).save(folder.path)
+    write_sums(folder.path)
+    return ModelFolder.open(folder.path)
+
+
 def test_the_simulation_prints_the_table(
-    model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    of_landscapes: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pictures = tmp_path / "pictures"
     for label, name in enumerate(("cats", "dogs")):
-        (tmp_path / name).mkdir()
+        (pictures / name).mkdir(parents=True)
         for number in range(40):
-            picture = tiny_picture(label, 3000 + number)
-            (tmp_path / f"{name}/{number}.png").write_bytes(picture)
-    words = ["simulate", "--model", str(model.path), "--pictures", str(tmp_path), "--size", "30", *QUICK]
+            (pictures / f"{name}/{number}.png").write_bytes(landscape(label, 3000 + number))
+    words = ["simulate", "--model", str(of_landscapes.path), "--pictures", str(pictures), "--size", "30", *QUICK]
     drift.main([*words, "--windows", "10", "--shifted-windows", "2"])
     lines = capsys.readouterr().out.splitlines()
     rows = {cells[1].strip(): cells[3].strip() for line in lines[2:] for cells in [line.split("|")]}
     assert int(rows["none; reference and window drawn anew"].split()[0]) <= 2
-    for name in ("blurred: Gaussian, sigma 2 pixels", "only cat", "only drawings", "only noise"):
-        assert rows[name] == "2 of 2"
+    assert int(rows["none; the model's own reference"].split()[0]) <= 2
+    found = ("darker: brightness x 0.7", "blurred: Gaussian, sigma 2 pixels", "JPEG of quality 10")
+    for name in (*found, "rotated by 90 degrees", "only cat", "only drawings", "only noise"):
+        assert rows[name] == "2 of 2", name
