@@ -27,17 +27,17 @@ class ModelError(ValueError):
 class Recipe:
     """The training values that suit an architecture, where params.yaml says null."""
 
-    size: int
+    image_size: int
     epochs: int
     batch_size: int
     lr: float
     weight_decay: float
     finetune_lr: float
-    enlarges: bool = False  # most pictures are smaller than `size`
+    enlarges: bool = False  # most pictures are smaller than `image_size`
 
 
-_FROZEN = Recipe(size=224, epochs=30, batch_size=256, lr=0.02, weight_decay=0.01, finetune_lr=0.0003)
-_FROM_SCRATCH = Recipe(size=128, epochs=40, batch_size=32, lr=0.004, weight_decay=0.05, finetune_lr=0.0003)
+_FROZEN = Recipe(image_size=224, epochs=30, batch_size=256, lr=0.02, weight_decay=0.01, finetune_lr=0.0003)
+_FROM_SCRATCH = Recipe(image_size=128, epochs=40, batch_size=32, lr=0.004, weight_decay=0.05, finetune_lr=0.0003)
 # Pictures smaller than the network's input are blurred when they are enlarged. A head on such features fails on sharp
 # photographs unless it is strongly regularised, and it does better still when it saw them sharpened: trained on the
 # sample, 96.2 % of the photographs at 0.03, 97.6 % at 0.3, 98.0 % at 0.3 and sharpened. Photographs want neither.
@@ -52,7 +52,7 @@ def recipe(settings: params.Train, model: Classifier, short_side: float) -> Reci
     base = _FROZEN if model.pretrained else _FROM_SCRATCH
     given = {key: value for key, value in settings.model_dump().items() if value is not None}
     chosen = Recipe(**{key: given.get(key, value) for key, value in vars(base).items()})
-    if short_side >= chosen.size:
+    if short_side >= chosen.image_size:
         return chosen
     if not model.pretrained or settings.weight_decay is not None:
         return replace(chosen, enlarges=True)

@@ -56,7 +56,7 @@ class Train(Section):
 
     architecture: str
     weights: str | None
-    size: Annotated[int, Field(ge=16, le=1024)] | None
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None
     epochs: Count | None
     batch_size: Count | None
     lr: Positive | None

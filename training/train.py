@@ -75,7 +75,7 @@ class Trainer:
         self.model = build(settings.architecture, settings.weights, len(manifest.classes)).to(self.device)
         short_side = np.median([min(row.width, row.height) for row in manifest.split("train")])
         self.recipe: Recipe = recipe(settings, self.model, float(short_side))
-        self.how = preprocessing(self.recipe.size)
+        self.how = preprocessing(self.recipe.image_size)
         self.batch_size = world.batch(self.recipe.batch_size)
         self.seed = settings.seed + world.rank  # of order and augmentation; the start weights are the same everywhere
         identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe} {world.size}"
@@ -145,7 +145,7 @@ class Trainer:
         network = Network(self.model.normalise, nn.Sequential(frozen, Pool()) if pooled else frozen).eval()
         title = f"features, {view.__name__}"
         with array_writer(path, len(split.pictures)) as write:
-            for start, found in forward(network, self.device, read, len(split.pictures), self.recipe.size, title):
+            for start, found in forward(network, self.device, read, len(split.pictures), self.recipe.image_size, title):
                 write(start, found)
 
     def _whole(self, progress: Progress) -> Progress:
@@ -155,7 +155,7 @@ class Trainer:
         batches = Augmented(
             train.pictures,
             train.labels,
-            self.recipe.size,
+            self.recipe.image_size,
             self.batch_size,
             self.recipe.epochs,
             self.seed,

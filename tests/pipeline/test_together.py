@@ -82,8 +82,8 @@ def test_gradients_are_averaged_to_those_of_one(together: tuple[Path, str]) -> N
 def test_two_are_as_accurate_as_one(together: tuple[Path, str], name: str) -> None:
     root, _ = together
     recipe = settings(root / name)
-    assert recipe.size is not None
-    two, one = (accuracy(root / name / who, recipe.size, recipe.architecture) for who in ("rank0", "alone"))
+    assert recipe.image_size is not None
+    two, one = (accuracy(root / name / who, recipe.image_size, recipe.architecture) for who in ("rank0", "alone"))
     assert one > 0.8
     assert two == pytest.approx(one, abs=NOISE)
 

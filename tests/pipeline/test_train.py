@@ -30,7 +30,7 @@ from training.properties import PROPERTIES
 from training.reference import REFERENCE_FILE, Reference
 
 EXPECTED = (params.ParamsError, DatasetError, EvaluationError, export.ExportError)
-QUICK = ("--architecture", "cnn", "--size", "32", "--epochs", "2", "--batch-size", "16")
+QUICK = ("--architecture", "cnn", "--image-size", "32", "--epochs", "2", "--batch-size", "16")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def kill_in_training(folder: Path, arguments: tuple[str, ...]) -> bool:
 
 
 def test_frozen_features_are_cached_and_blocks_can_be_tuned(project: Path) -> None:
-    pretrained = ("--size", "64", "--epochs", "5", "--finetune-blocks", "2", "--finetune-epochs", "1")
+    pretrained = ("--image-size", "64", "--epochs", "5", "--finetune-blocks", "2", "--finetune-epochs", "1")
     assert train(project, *pretrained).code == 0
     features = sorted((project / CACHE_FOLDER / "features").iterdir())
     stamps = [path.stat().st_mtime_ns for path in features]

@@ -20,7 +20,7 @@ from training.train import train
 FROM_SCRATCH = {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
 # All 80 pictures in each batch: but for mirroring, both ways of training take the same steps.
 FINE_TUNED = {
-    "size": 64,
+    "image_size": 64,
     "epochs": 30,
     "batch_size": 80,
     "finetune_blocks": 2,

@@ -253,9 +253,7 @@ def test_what_the_drift_check_found_is_a_metric_and_a_broken_file_breaks_nothing
     assert not any("drift" in name for name in scrape(client))
 
 
-def test_feedback_that_cannot_be_read_costs_live_accuracy_only(
-    client: httpx.Client, project: Path, cat: bytes
-) -> None:
+def test_feedback_that_cannot_be_read_costs_live_accuracy_only(client: httpx.Client, project: Path, cat: bytes) -> None:
     answer = client.post("/predict", files={"image": cat}).json()
     say(client, answer["request_id"], "cat").raise_for_status()
     path, aside = project / "logs/feedback.jsonl", project / "logs/aside"

@@ -68,8 +68,8 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_recipe_says_what_params_leave_open() -> None:
     pretrained, scratch = build("efficientnet_lite0", None, 2), build("cnn", None, 2)
-    assert recipe(settings(), pretrained, short_side=300).size == 224
-    assert recipe(settings(), scratch, short_side=300).size == 128
+    assert recipe(settings(), pretrained, short_side=300).image_size == 224
+    assert recipe(settings(), scratch, short_side=300).image_size == 128
     assert recipe(settings(epochs=3, lr=0.5), scratch, short_side=300).epochs == 3
     assert recipe(settings(epochs=3, lr=0.5), scratch, short_side=300).lr == 0.5
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc_data.hashfile.meta import Meta
 
 from training import params
 from training.params import ParamsError
@@ -33,6 +34,13 @@ def test_the_file_of_this_project_is_valid() -> None:
     loaded = params.load(PROJECT_FILE)
     assert loaded.data.source == "sample"
     assert loaded.register_.name == "cats-vs-dogs"
+
+
+def test_no_key_is_one_that_dvc_takes_no_notice_of() -> None:
+    """DVC leaves these names out where it looks up whether a stage ran before: it would bring back another value's
+    outputs."""
+    keys = {key for section in yaml.safe_load(PROJECT_FILE.read_text()).values() for key in section}
+    assert not keys & {Meta.PARAM_SIZE, Meta.PARAM_NFILES}
 
 
 def test_every_section_is_frozen() -> None:

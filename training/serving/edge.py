@@ -170,6 +170,7 @@ class Cors(CORSMiddleware):
         given, request_id = super().preflight_response(request_headers), uuid.uuid4().hex
         response = given
         if given.status_code >= 400:
+            metrics.REJECTIONS.labels("not_allowed").inc()
             hint = "the service's setting cors_origins names the pages that may call it"
             response = Fault(given.status_code, "not_allowed", bytes(given.body).decode(), hint).response(request_id)
             names = [name for name in given.headers if name == "vary" or name.startswith("access-control-")]
