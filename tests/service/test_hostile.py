@@ -26,7 +26,7 @@ from PIL import Image
 
 from tests.service.pictures import bomb, encode, good_kinds
 from tests.service.server import Server, children, raw_post
-from tests.service.test_bad_input import BODIES, FORM, field, form
+from tests.service.test_bad_input import BODIES_OF_ONE, FORM, field, form
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "120"))
 GOOD_CLIENTS = 8
@@ -54,7 +54,7 @@ def hostile(number: int, pictures: list[bytes], large: bytes) -> tuple[str, dict
     chance = random.Random(number)
     kind = number % 10
     if kind == 0:
-        headers, body, _, _ = list(BODIES.values())[chance.randrange(len(BODIES))]
+        headers, body, _, _ = list(BODIES_OF_ONE.values())[chance.randrange(len(BODIES_OF_ONE))]
         return "/predict", headers, body
     if kind == 1:
         return "/predict", FORM, mutated(form(field("image", pictures[0])), chance)
