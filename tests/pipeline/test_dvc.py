@@ -98,7 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_pictures(root / "pictures")
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings["data"] |= {"source": "folder", "path": str(root / "pictures")}
-    settings["train"] |= {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
+    settings["train"] |= {"architecture": "cnn", "image_size": 32, "epochs": 8, "batch_size": 16}
     settings["register"]["name"] = "pets"
     settings["promote"] |= {"min_accuracy": 0.3, "min_class_accuracy": 0.0, "min_slice_accuracy": 0.0}
     settings["promote"] |= {

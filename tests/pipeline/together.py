@@ -17,7 +17,7 @@ from training import params
 from training.distributed import World, joined
 from training.train import train
 
-FROM_SCRATCH = {"architecture": "cnn", "size": 32, "epochs": 8, "batch_size": 16}
+FROM_SCRATCH = {"architecture": "cnn", "image_size": 32, "epochs": 8, "batch_size": 16}
 # All 80 pictures in each batch: but for mirroring, both ways of training take the same steps.
 FINE_TUNED = {
     "image_size": 64,
