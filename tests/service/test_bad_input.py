@@ -309,12 +309,24 @@ def test_an_empty_line_holds_no_connection(server: Server) -> None:
 def test_a_client_that_does_not_read_is_hung_up_on(server: Server, client: httpx.Client) -> None:
     wanted = 20 * len(client.get("/static_content/swagger-ui-bundle.js").content)
     with reads_nothing(server) as connection:
-        time.sleep(3)
+        time.sleep(5)
         got = 0
         with contextlib.suppress(ConnectionResetError):
             while data := connection.recv(2**20):
                 got += len(data)
     assert 0 < got < wanted / 2
+
+
+def test_a_client_that_reads_slowly_gets_all(server: Server, client: httpx.Client) -> None:
+    wanted = 20 * len(client.get("/static_content/swagger-ui-bundle.js").content)
+    with reads_nothing(server) as connection:
+        got = 0
+        for _ in range(10):
+            time.sleep(0.5)
+            got += len(connection.recv(20_000, socket.MSG_WAITALL))
+        while got < wanted and (data := connection.recv(2**20)):
+            got += len(data)
+    assert got >= wanted
 
 
 def test_headers_without_end_are_refused(server: Server) -> None:

@@ -133,6 +133,9 @@ def test_a_request_log_that_cannot_be_read_costs_only_its_own_predictions(
     (tmp_path / "requests-other-7.jsonl").mkdir()
     for request_id in ("1", "2"):
         assert feedback.record(request_id, "cat")["correct"] is True
+    with pytest.raises(Fault) as caught:
+        feedback.record("of the other", "cat")
+    assert (caught.value.status, caught.value.code) == (503, "not_recorded")
     assert caplog.text.count("requests-other-7.jsonl is not taken") == 1
 
 

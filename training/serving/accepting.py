@@ -18,7 +18,7 @@ import uvloop
 
 from training.serving.board import Board, Figure
 
-LEAVE_S = 0.02  # in which a connection is left to a worker with fewer; then whoever looks takes it
+LEAVE_S = 0.1  # in which a connection is left to a worker with fewer; then whoever looks takes it
 LOOK_S = 0.001  # between looks whether it is still there
 FULL_S = 1.0  # between looks when the process may open no more files
 

@@ -119,9 +119,12 @@ class FeedbackStore:
         if self.folder is None or self.log is None:
             raise _unknown(request_id, "the request log is off: serve.log_dir is null")
         self.log.flush()
-        for path in request_files(self.folder):
+        files = request_files(self.folder)
+        for path in files:
             self._read_requests(path)
         known = self._predictions.get(request_id)
+        if known is None and self._unreadable.intersection(files):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # it may stand in what cannot be read now
         if known is None:
             raise _unknown(request_id, "send the request_id of an answer of this service that is not too old")
         return known

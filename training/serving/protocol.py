@@ -5,6 +5,9 @@ cost of those it has accepted."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 import uuid
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from uvicorn.config import HTTPProtocolType
 
 MAX_HEAD_BYTES = 64 * 1024
+LEAST_READ = 16 * 1024  # bytes of an answer that a client must take in each `seconds`, or all that is left
 REST_S = 0.2  # in which a connection is not read after its request was refused for overload
 
 
@@ -74,13 +78,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._flows()
+        self._must_flow()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._unset_keepalive_if_required()
-        if not self.flow.write_paused:
-            self._flows()
         self._expect()
 
     def on_headers_complete(self) -> None:
@@ -100,8 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_answered_early():
             self._expect()
-        if self.transport.get_write_buffer_size():
-            self._must_flow()
+        self._must_flow()
         if refused and not self.transport.is_closing() and not self._is_shared():
             self.flow.pause_reading()
             self.loop.call_later(REST_S, self._read_on)
@@ -116,10 +117,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        expected = self._timer
         super().data_received(data)
         if self._is_forgotten():
             self._expect()
-        if self._timer is None or self._is_answered_early():
+        if expected is None or self._timer is not expected or self._is_answered_early():
             return
         self._bytes += len(data)
         if self._bytes > MAX_HEAD_BYTES:
@@ -147,18 +149,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _must_flow(self) -> None:
+        """Look in a while whether the client has read of what it was sent; there may be nothing to read."""
         self._flows()
-        self._stalled = self.loop.call_later(self.seconds, self._give_up)
+        unread = self._unread()
+        if unread:
+            self._stalled = self.loop.call_later(self.seconds, self._look, unread)
 
     def _flows(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
         self._stalled = None
 
-    def _give_up(self) -> None:
-        """The client has not read its answer: closing would wait for it."""
-        if self.transport.get_write_buffer_size():
+    def _unread(self) -> int:
+        """Bytes that wait here, and with them those that the system holds for the client: it takes more from here only
+        when a good part of its own, which may be megabytes, has gone."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            return 0
+        held = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return waiting + int.from_bytes(held, sys.byteorder)
+
+    def _look(self, before: int) -> None:
+        """Give the client up if it reads nothing: closing would wait for it. What is being answered adds to what is
+        unread, and is looked at when it is complete, or cannot be written."""
+        writes = self._answering is not None and not self._answering.response_complete and not self.flow.write_paused
+        if self._unread() > max(0, before - LEAST_READ) and not writes:
             self.transport.abort()
+        else:
+            self._must_flow()
 
     def _expect(self) -> None:
         if self._timer is None:
@@ -174,9 +192,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(Fault(408, "slow_head", message, "send the request at once"))
 
     def _refuse(self, fault: Fault) -> None:
-        """Answer and hang up, unless that was done or an answer to an earlier request is on its way."""
+        """Answer and hang up, unless that was done; behind the answer to an earlier request that is on its way."""
         self._came()
         if self.transport.is_closing():
+            return
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.keep_alive = False
             return
         if self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             request_id = uuid.uuid4().hex
@@ -186,5 +207,4 @@ class BoundedProtocol(HttpToolsProtocol):
             head = STATUS_LINE[fault.status] + b"".join(lines) + b"connection: close\r\n\r\n"
             self.transport.write(head + bytes(response.body))
         self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self._must_flow()
+        self._must_flow()
