@@ -317,6 +317,19 @@ def test_a_client_that_does_not_read_is_hung_up_on(server: Server, client: httpx
     assert 0 < got < wanted / 2
 
 
+def test_a_head_that_does_not_come_costs_no_answer_before_it(server: Server) -> None:
+    """Twelve pictures of 16 million pixels take longer than a head may."""
+    large = encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
+    body = form(*[field("images", large)] * 12)
+    head = raw_post(len(body), FORM["Content-Type"]).replace(b"/predict", b"/predict_batch")
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head + body + GET[:10])
+        assert status_on(connection) == 200
+        assert time.monotonic() - begun > 2
+        assert connection.recv(1) == b""
+
+
 def test_a_client_that_reads_slowly_gets_all(server: Server, client: httpx.Client) -> None:
     wanted = 20 * len(client.get("/static_content/swagger-ui-bundle.js").content)
     with reads_nothing(server) as connection:

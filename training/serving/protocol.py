@@ -188,16 +188,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer, self._bytes = None, 0
 
     def _too_slow(self) -> None:
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.keep_alive = False  # its answer comes first, and ends the connection
+            self._timer = None
+            self._expect()
+            return
         message = f"no complete request came within {self.seconds:g} s"
         self._refuse(Fault(408, "slow_head", message, "send the request at once"))
 
     def _refuse(self, fault: Fault) -> None:
-        """Answer and hang up, unless that was done; behind the answer to an earlier request that is on its way."""
+        """Answer, unless an answer to an earlier request is on its way, and hang up."""
         self._came()
         if self.transport.is_closing():
-            return
-        if self._answering is not None and not self._answering.response_complete:
-            self._answering.keep_alive = False
             return
         if self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             request_id = uuid.uuid4().hex
