@@ -70,5 +70,10 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
+def large_but_allowed() -> bytes:
+    """A picture of nearly 16 million pixels in a few kilobytes."""
+    return encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
+
+
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

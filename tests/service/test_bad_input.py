@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.service.pictures import bomb, cat, encode
+from tests.service.pictures import bomb, cat, encode, large_but_allowed
 from tests.service.server import Server, raw_post, reads_nothing, talk
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -240,25 +240,6 @@ def test_a_head_that_does_not_come_holds_no_connection(server: Server, pieces: l
     assert time.monotonic() - begun < 4
 
 
-def test_a_kept_connection_may_send_its_next_request_late_but_not_slowly(server: Server) -> None:
-    get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-
-        def status() -> int:
-            response = HTTPResponse(connection)
-            response.begin()
-            response.read()
-            return response.status
-
-        connection.sendall(get)
-        assert status() == 200
-        time.sleep(2.5)
-        connection.sendall(get)
-        assert status() == 200
-        connection.sendall(get[:20])
-        assert status() == 408
-
-
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -267,6 +248,17 @@ def status_on(connection: socket.socket) -> int:
     response.begin()
     response.read()
     return response.status
+
+
+def test_a_kept_connection_may_send_its_next_request_late_but_not_slowly(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(GET)
+        assert status_on(connection) == 200
+        time.sleep(2.5)
+        connection.sendall(GET)
+        assert status_on(connection) == 200
+        connection.sendall(GET[:20])
+        assert status_on(connection) == 408
 
 
 def ends(connection: socket.socket, seconds: float) -> bool:
@@ -319,8 +311,7 @@ def test_a_client_that_does_not_read_is_hung_up_on(server: Server, client: httpx
 
 def test_a_head_that_does_not_come_costs_no_answer_before_it(server: Server) -> None:
     """Twelve pictures of 16 million pixels take longer than a head may."""
-    large = encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
-    body = form(*[field("images", large)] * 12)
+    body = form(*[field("images", large_but_allowed())] * 12)
     head = raw_post(len(body), FORM["Content-Type"]).replace(b"/predict", b"/predict_batch")
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:

@@ -22,9 +22,8 @@ from threading import Event
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.service.pictures import bomb, encode, good_kinds
+from tests.service.pictures import bomb, good_kinds, large_but_allowed
 from tests.service.server import Server, children, raw_post
 from tests.service.test_bad_input import BODIES_OF_ONE, FORM, field, form
 
@@ -42,11 +41,6 @@ def attacked(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     server = Server.start(own, own / "home", SERVE_DRAIN="0", SERVE_UPLOAD_TIMEOUT="2")
     yield server
     assert server.stop() == 0
-
-
-def large_but_allowed() -> bytes:
-    """A picture of nearly 16 million pixels in a few kilobytes."""
-    return encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
 
 
 def hostile(number: int, pictures: list[bytes], large: bytes) -> tuple[str, dict[str, str], bytes]:
