@@ -1,5 +1,7 @@
 """The one error of this package."""
 
+from training.errors import ExpectedError
 
-class DataError(ValueError):
+
+class DataError(ExpectedError):
     """The pictures cannot be used as they are; the message names the cause and the mend in one line."""

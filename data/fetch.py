@@ -123,4 +123,4 @@ def tell(done: Fetched, source: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError, params.ParamsError, OSError))
+    run_command(main)

@@ -230,4 +230,4 @@ def usable_cores() -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError, params.ParamsError, OSError))
+    run_command(main)

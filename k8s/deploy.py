@@ -36,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from k8s.cluster import Cluster
 from k8s.docker import Docker
-from k8s.manifests import ManifestError
 from k8s.target import (
     BENTO_LABEL,
     MODEL_LABEL,
@@ -168,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (DeployError, ManifestError, ChampionError, OSError))
+    run_command(main)

@@ -18,6 +18,7 @@ import yaml
 
 from training.champion import replace_text
 from training.command import run_command
+from training.errors import ExpectedError
 
 FOLDER = Path(__file__).parent
 MONITORING = FOLDER.parent / "monitoring"
@@ -30,7 +31,7 @@ UNRELEASED = "@sha256:" + "0" * 64
 Object = dict[str, Any]
 
 
-class ManifestError(RuntimeError):
+class ManifestError(ExpectedError):
     """The manifests cannot be used as they are."""
 
 
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (ManifestError, OSError))
+    run_command(main)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from training.errors import ExpectedError
+
 HTTP_TIMEOUT_S = 5.0
 POLL_S = 0.25
 KLOG = re.compile(r"[EIW]\d{4} ")  # a line of kubectl's own log
@@ -23,7 +25,7 @@ Lineage = dict[str, Any]  # `model` of the service's /health
 Check = Callable[[str, "Image"], Lineage]  # tests a service at a URL; DeployError when it is not as wanted
 
 
-class DeployError(RuntimeError):
+class DeployError(ExpectedError):
     """The roll-out failed; the message says why, and what runs now."""
 
 

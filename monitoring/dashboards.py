@@ -228,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (OSError,))
+    run_command(main)

@@ -23,9 +23,9 @@ from monitoring import request_log, served
 from monitoring.served import Served
 from monitoring.shift import Sample, Test, compare
 from training import params
-from training.champion import ChampionError, replace_text
+from training.champion import replace_text
 from training.command import run_command
-from training.inference import ModelFolderError
+from training.errors import ExpectedError
 from training.params import Drift
 from training.reference import Reference
 from training.serving import settings
@@ -34,7 +34,7 @@ from training.serving.log_files import DRIFT_FILE, request_files
 DRIFT, TOO_FEW = 3, 4  # exit codes
 
 
-class DriftError(RuntimeError):
+class DriftError(ExpectedError):
     """The check cannot be made; the message says what is missing."""
 
 
@@ -219,9 +219,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-EXPECTED_ERRORS = (params.ParamsError, ChampionError, ModelFolderError, DriftError, OSError)
-
-
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     if code := arguments.do(arguments):
@@ -229,4 +226,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, EXPECTED_ERRORS)
+    run_command(main)

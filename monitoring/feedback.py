@@ -180,4 +180,4 @@ def _log_dir(given: Path | None) -> Path:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError, ParamsError, OSError))
+    run_command(main)

@@ -26,13 +26,13 @@ import requests
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.errors import DataError
 from monitoring import drift, report, request_log, served
 from monitoring.drift import DRIFT
 from monitoring.served import Served
 from training import params
 from training.champion import replace_text
 from training.command import run_command
+from training.errors import ExpectedError
 from training.inference import usable_cores
 from training.metrics import Floats, Labels, accuracy_interval
 from training.score import Picture, labelled, score, summary, table
@@ -42,7 +42,7 @@ MAX_SKEWED = 0.001  # share of the pictures that may differ by more
 TIMEOUT_S = 60
 
 
-class PerformanceError(RuntimeError):
+class PerformanceError(ExpectedError):
     """The service cannot be asked, or it does not do what the model card says."""
 
 
@@ -259,4 +259,4 @@ def look_back(
 
 
 if __name__ == "__main__":
-    run_command(main, (*drift.EXPECTED_ERRORS, DataError, PerformanceError))
+    run_command(main)

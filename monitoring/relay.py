@@ -28,10 +28,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from training.command import run_command
+from training.errors import ExpectedError
 
 EVENT = "drift"  # `on: repository_dispatch: types:` of .github/workflows/retrain.yml
 TIMEOUT_S = 10.0
 log = logging.getLogger("uvicorn.error")
+
+
+class RelayError(ExpectedError):
+    """The environment does not say where to pass alerts on, or with which tokens."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class Relay:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Relay:
-        """ValueError names the variable that is missing; OSError the file."""
+        """RelayError names the variable that is missing; OSError the file."""
         names = ("GITHUB_REPOSITORY", "GITHUB_TOKEN_FILE", "RELAY_TOKEN_FILE")
         missing = [name for name in names if not environ.get(name)]
         if missing:
-            raise ValueError(f"{', '.join(missing)} must be set: see python -m monitoring.relay --help")
+            raise RelayError(f"{', '.join(missing)} must be set: see python -m monitoring.relay --help")
         api = environ.get("GITHUB_API_URL", "https://api.github.com").rstrip("/")
         tokens = (_token(environ[name]) for name in names[1:])
         return cls(f"{api}/repos/{environ['GITHUB_REPOSITORY']}/dispatches", *tokens)
@@ -96,7 +101,7 @@ def payload(notification: dict[str, Any]) -> dict[str, str] | None:
 def _token(path: str) -> str:
     token = Path(path).read_text().strip()
     if not token:
-        raise ValueError(f"{path} holds no token")
+        raise RelayError(f"{path} holds no token")
     return token
 
 
@@ -109,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (OSError, ValueError))
+    run_command(main)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from monitoring.served import Served
 from monitoring.shift import Sample, Test, compare
 from training import params
+from training.errors import ExpectedError
 from training.inference import Classifier, usable_cores
 from training.params import Drift
 from training.preprocess import Preprocessing, flatten, open_checked, shrink, upright
@@ -121,7 +122,7 @@ class Pool:
         return Sample.join(self.changed[shift.change].take(chosen[:count]), self.plain.take(chosen[count:]))
 
 
-class SimulationError(RuntimeError):
+class SimulationError(ExpectedError):
     """The pictures are too few, or the check alarms more often than stated."""
 
 

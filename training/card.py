@@ -13,8 +13,8 @@ from typing import Any
 
 from training.champion import replace_text
 from training.command import run_command
-from training.inference import MODEL_FOLDER, ModelFolder, ModelFolderError
-from training.register import NotReadyError, flat, open_candidate
+from training.inference import MODEL_FOLDER, ModelFolder
+from training.register import flat, open_candidate
 
 TOLD = {  # figures that have a place of their own in the document
     "pictures",
@@ -202,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (NotReadyError, ModelFolderError))
+    run_command(main)

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.errors import ExpectedError
+
 PIN_FILE = Path("models/champion.json")
 PROMOTION_FILE = Path("models/promotion.json")  # how the pinned model became champion, see promotion.py
 SQLITE = "sqlite:///"
@@ -34,7 +36,7 @@ TIMEOUT_S = 2.0
 log = logging.getLogger(__name__)
 
 
-class ChampionError(RuntimeError):
+class ChampionError(ExpectedError):
     """The pin cannot be used; the message names the command that mends it."""
 
 

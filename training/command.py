@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from training.errors import ExpectedError
 
-def run_command(main: Callable[[], None], expected: tuple[type[Exception], ...]) -> None:
-    """Call `main`; an error it is known to raise is told in one line instead of a traceback.
+
+def run_command(main: Callable[[], None]) -> None:
+    """Call `main`; an error that a person can mend is told in one line instead of a traceback.
 
     Ctrl-C ends with 130, as a shell expects; what was written so far is whole, and a rerun continues.
     """
     try:
         main()
-    except expected as error:
+    except (ExpectedError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted; run the command again to continue", file=sys.stderr)

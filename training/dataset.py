@@ -18,6 +18,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from training.errors import ExpectedError
 from training.inference import file_sha256, usable_cores
 from training.preprocess import Preprocessing, load
 
@@ -26,7 +27,7 @@ PICTURES_FOLDER = Path("data/processed")
 CACHE_FOLDER = Path(".cache")
 
 
-class DatasetError(RuntimeError):
+class DatasetError(ExpectedError):
     """The prepared data is missing or does not fit; the message names the command that makes it."""
 
 

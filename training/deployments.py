@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training import champion
+from training.errors import ExpectedError
 
 DEPLOYMENTS_FILE = Path("models/deployments.jsonl")
 IN_USE = 2  # deployments of a target that may be live: the last one, and the one a rollback returns to
@@ -26,7 +27,7 @@ LONGEST_RESULT = 300  # characters of a result in it
 DEPLOYED = "deployed"  # result of a roll-out that stands; any other result says why it does not
 
 
-class DeploymentsError(RuntimeError):
+class DeploymentsError(ExpectedError):
     """The record of deployments cannot be read."""
 
 

@@ -8,12 +8,14 @@ import platform
 
 import torch
 
+from training.errors import ExpectedError
+
 DEVICE_VARIABLE = "DEVICE"
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
-class DeviceError(ValueError):
+class DeviceError(ExpectedError):
     """DEVICE names a device that this machine does not have."""
 
 

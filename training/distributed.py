@@ -23,12 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from training.device import pick_device
+from training.errors import ExpectedError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
-class DistributedError(RuntimeError):
+class DistributedError(ExpectedError):
     """So many processes cannot share this work; the message says how many can."""
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from training import behaviour, metrics, others, params, plots
 from training.calibration import Calibration
 from training.command import run_command
-from training.dataset import PICTURES_FOLDER, DatasetError, Manifest, Picture, decoded, spread
-from training.device import DeviceError, set_up
+from training.dataset import PICTURES_FOLDER, Manifest, Picture, decoded, spread
+from training.device import set_up
 from training.fit import read_history
 from training.network import BACKBONE_FILE, EvaluationError, Floats, Outputs, Trained
 from training.quantise import quantised
@@ -156,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DatasetError, DeviceError, EvaluationError))
+    run_command(main)

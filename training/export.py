@@ -26,12 +26,13 @@ from tqdm import tqdm
 from training import mistakes, params
 from training.calibration import Calibration
 from training.command import run_command
-from training.dataset import MANIFEST_FILE, DatasetError, Manifest, Picture, decoded, spread
+from training.dataset import MANIFEST_FILE, Manifest, Picture, decoded, spread
+from training.errors import ExpectedError
 from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE
 from training.forward import BATCH, traced
 from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
-from training.lineage import LineageError, collect
-from training.network import BACKBONE_FILE, FEATURES, EvaluationError, Floats, Trained
+from training.lineage import collect
+from training.network import BACKBONE_FILE, FEATURES, Floats, Trained
 from training.novelty import NoveltyModule
 from training.properties import measure
 from training.reference import DIRECTIONS, Reference
@@ -40,7 +41,7 @@ OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
 REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
 
 
-class ExportError(RuntimeError):
+class ExportError(ExpectedError):
     """The model folder answers otherwise than the network that was evaluated."""
 
 
@@ -181,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DatasetError, EvaluationError, ExportError, LineageError))
+    run_command(main)

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training import bento_store, champion, lineage
-from training.champion import Champion, ChampionError
+from training.champion import Champion
 from training.command import run_command
+from training.errors import ExpectedError
 from training.inference import CARD_FILE
 from training.lineage import LineageError
 
@@ -27,7 +28,7 @@ DIRTY = "-dirty"
 OCI = "org.opencontainers.image."
 
 
-class ImageError(RuntimeError):
+class ImageError(ExpectedError):
     """Bento or image cannot be made; the message says why."""
 
 
@@ -134,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (ImageError, ChampionError, LineageError))
+    run_command(main)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import ExpectedError
 from training.preprocess import Preprocessing, load
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ BENTO_FILE = "model.yaml"  # what the BentoML store adds to a folder it holds
 SELF_CHECK_TOLERANCE = 1e-3  # in probability; kernels differ between processors, by far less than this
 
 
-class ModelFolderError(RuntimeError):
+class ModelFolderError(ExpectedError):
     """A model folder is incomplete, was changed, or answers otherwise than it did at evaluation."""
 
 

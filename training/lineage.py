@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.dataset import MANIFEST_FILE, Manifest
+from training.errors import ExpectedError
 from training.params import Params
 
 # What the pipeline itself writes and git may track: a change there is a result, not a change of the source.
@@ -31,7 +32,7 @@ PACKAGES = (
 )
 
 
-class LineageError(RuntimeError):
+class LineageError(ExpectedError):
     """The origin of a model cannot be recorded; the message says what is missing."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.champion import DEFAULT_TRACKING_URI, SHA256_TAG, SQLITE, TIMEOUT_S, without_password
+from training.errors import ExpectedError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +31,7 @@ LOCK_PATH = "lineage/dvc.lock"
 PARAMS_PATH = "lineage/params.yaml"
 
 
-class RegistryError(RuntimeError):
+class RegistryError(ExpectedError):
     """The registry cannot be asked or does not hold what was asked for; the message says what to do."""
 
 

@@ -15,11 +15,12 @@ import torchvision
 from torch import Tensor, nn
 
 from training import params
+from training.errors import ExpectedError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ModelError(ValueError):
+class ModelError(ExpectedError):
     """No such architecture or weights, or the weights cannot be had; the message names the mend."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.errors import ExpectedError
 from training.forward import Network, onnx_bytes, runner, through
 from training.models import Classifier, build
 from training.preprocess import Preprocessing
@@ -22,7 +23,7 @@ FEATURES = "features"
 Floats = NDArray[np.float64]
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(ExpectedError):
     """There are no weights to judge, or they do not fit the data."""
 
 

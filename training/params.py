@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from training.errors import ExpectedError
+
 PARAMS_FILE = Path("params.yaml")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,7 +27,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class ParamsError(ValueError):
+class ParamsError(ExpectedError):
     """params.yaml, or an override of it, is not valid; the message names the key and the mend."""
 
 

@@ -15,12 +15,12 @@ from training import aliases, bento_store, champion, params, pull
 from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.champion import ChampionError
 from training.command import run_command
-from training.dataset import DatasetError, Manifest
+from training.dataset import Manifest
 from training.inference import ModelFolder, ModelFolderError
 from training.lineage import now
 from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
 from training.promotion import BECAUSE, PROMOTED, ROLLED_BACK
-from training.register import EXPECTED_ERRORS, open_candidate
+from training.register import open_candidate
 from training.verdict import VERDICT_FILE, Name, Verdict, pronounce, recall
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
@@ -178,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (*EXPECTED_ERRORS, DatasetError))
+    run_command(main)

@@ -27,8 +27,7 @@ from training import aliases, bento_store, champion, params, signing
 from training.champion import SHA256_TAG, ChampionError
 from training.command import run_command
 from training.dataset import MANIFEST_FILE
-from training.inference import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder, ModelFolderError
-from training.lineage import LineageError
+from training.inference import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
 from training.mlflow_store import (
     MODEL_PATH,
     VERDICT_PATH,
@@ -37,7 +36,6 @@ from training.mlflow_store import (
     Version,
     tracking_uri,
 )
-from training.signing import SigningError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -48,18 +46,9 @@ METRICS_FILE = Path("model_performance.json")
 RECORD_FILE = Path("models/registered.json")
 PLOTS_FOLDER = Path("models/plots")
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
-SERVED_MODULES = ("inference.py", "preprocess.py")
+SERVED_MODULES = ("errors.py", "inference.py", "preprocess.py")
 # Of the package `training` that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
 SERVED_PACKAGE = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
-
-EXPECTED_ERRORS = (
-    params.ParamsError,
-    ModelFolderError,
-    LineageError,
-    RegistryError,
-    ChampionError,
-    SigningError,
-)
 
 
 @dataclass(frozen=True)
@@ -401,4 +390,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, EXPECTED_ERRORS)
+    run_command(main)

@@ -17,11 +17,12 @@ from typing import Any
 import requests
 
 from training.command import run_command
+from training.errors import ExpectedError
 
 START_TIMEOUT = 60  # seconds
 
 
-class RunError(RuntimeError):
+class RunError(ExpectedError):
     """The pipeline failed or the service did not become ready."""
 
 
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (RunError,))
+    run_command(main)

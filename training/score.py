@@ -28,7 +28,8 @@ from data.errors import DataError
 from data.tree import SUFFIXES, find_tree
 from training import params
 from training.command import run_command
-from training.inference import MODEL_FOLDER, Classifier, ModelFolder, ModelFolderError, usable_cores
+from training.errors import ExpectedError
+from training.inference import MODEL_FOLDER, Classifier, ModelFolder, usable_cores
 from training.metrics import accuracy_interval
 from training.preprocess import PictureError
 
@@ -41,7 +42,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-class ScoreError(ValueError):
+class ScoreError(ExpectedError):
     """These pictures cannot be scored as asked."""
 
 
@@ -237,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DataError, ModelFolderError, ScoreError))
+    run_command(main)

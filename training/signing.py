@@ -12,12 +12,13 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+from training.errors import ExpectedError
 from training.inference import SIGNATURE_FILE, SUMS_FILE, ModelFolderError, verify_sums
 
 PUBLIC_KEY_VARIABLE = "MODEL_PUBLIC_KEY"
 
 
-class SigningError(RuntimeError):
+class SigningError(ExpectedError):
     """A key cannot be used; the message says which."""
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from training import params
 from training.champion import ALIAS
 from training.command import run_command
+from training.errors import ExpectedError
 from training.mlflow_store import tracking_uri
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ PICTURES = "*.{jpg,jpeg,jfif,png,webp,gif,bmp,tif,tiff,JPG,JPEG,PNG}"
 ROWS = 64  # pictures that a worker holds at once: whole files, so far fewer than Spark's 10,000
 
 
-class SparkError(RuntimeError):
+class SparkError(ExpectedError):
     """Spark cannot do this; the message says why."""
 
 
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, SparkError))
+    run_command(main)

@@ -24,13 +24,13 @@ from torch.optim.swa_utils import AveragedModel
 from training import distributed, params
 from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
 from training.command import run_command
-from training.dataset import CACHE_FOLDER, DatasetError, Manifest, Picture, array_writer, decoded
-from training.device import DeviceError, set_up
-from training.distributed import DistributedError, World
+from training.dataset import CACHE_FOLDER, Manifest, Picture, array_writer, decoded
+from training.device import set_up
+from training.distributed import World
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
 from training.forward import Network, forward
-from training.lineage import LineageError, commit
-from training.models import ModelError, Recipe, build, recipe
+from training.lineage import commit
+from training.models import Recipe, build, recipe
 from training.preprocess import Preprocessing
 
 WEIGHTS_FILE = Path("models/best_model.pth")
@@ -274,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (params.ParamsError, DatasetError, ModelError, DeviceError, DistributedError, LineageError))
+    run_command(main)

