@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from training import preprocess
 from training.errors import ExpectedError
 from training.inference import file_sha256, usable_cores
 from training.preprocess import Preprocessing, load
@@ -104,12 +106,18 @@ def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8
 
     The cache is filled once for the same pictures and preprocessing, with all cores, so memory stays flat.
     """
-    content = "\n".join([repr(how), *(picture.sha256 for picture in pictures)])
-    path = CACHE_FOLDER / "pictures" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy"
+    path = CACHE_FOLDER / "pictures" / f"{decoded_key(pictures, how)}.npy"
     if not path.exists():
         _fill(path, pictures, how)
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return array
+
+
+def decoded_key(pictures: Sequence[Picture], how: Preprocessing) -> str:
+    """A name of what `decoded` gives: other pictures, preprocessing, code of it or Pillow are another name."""
+    code = file_sha256(Path(preprocess.__file__))
+    content = "\n".join([repr(how), code, PIL.__version__, *(picture.sha256 for picture in pictures)])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _fill(path: Path, pictures: Sequence[Picture], how: Preprocessing) -> None:

@@ -58,7 +58,7 @@ class Gate:
         checks += [self.calibration, self.degenerate, self.invariance, self.direction, self.minimum]
         checks += [self.latency, self.size]
         if self.champion is not None:
-            checks += [self.never_worse, self.non_inferior, self.reason]
+            checks += [self.enough_pictures, self.never_worse, self.non_inferior, self.reason]
         return [check() for check in checks]
 
     @cached_property
@@ -244,6 +244,11 @@ class Gate:
         return Check("size", megabytes <= limit, f"{megabytes:.1f} MB", f"at most {limit:g} MB")
 
     # against the champion
+
+    def enough_pictures(self) -> Check:
+        """Of a few pictures two models are often right about each, and nothing that is counted tells them apart."""
+        count, least = len(self.pictures), self.limits.min_test_pictures
+        return Check("test pictures", count >= least, f"{count}", f"at least {least} to compare two models by")
 
     def never_worse(self) -> Check:
         """An int8 candidate before a champion in fp32 may lose what int8 may lose."""

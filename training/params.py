@@ -93,6 +93,7 @@ class Register(Section):
 
 
 class Promote(Section):
+    min_test_pictures: Count
     min_accuracy: Share
     min_class_accuracy: Share
     min_slice_accuracy: Share

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +47,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the network's input: short side to `resize`, the middle `size` x `size` square of it."""
+    """How a picture becomes the network's input: short side to `resize`, the middle `size` x `size` square of it.
+
+    `shrink` is the filter for pictures that become smaller: bicubic, or bilinear, as accurate there at half the work.
+    Smaller ones are enlarged by bicubic: bilinear blurs them, and costs 2 points of accuracy on pictures of 32 x 32.
+    """
 
     size: int = 224
     resize: int = 256
+    shrink: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 DEFAULT_LIMITS = Limits()
@@ -143,8 +149,8 @@ def upright(image: Image.Image) -> Image.Image:
 def _middle_square(image: Image.Image, how: Preprocessing) -> Image.Image:
     side = min(image.size) * how.size / how.resize
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((how.size, how.size), Image.Resampling.BICUBIC, box=box)
+    smooth = Image.Resampling[how.shrink.upper()] if side > how.size else Image.Resampling.BICUBIC
+    return image.resize((how.size, how.size), smooth, box=(left, top, left + side, top + side))
 
 
 _TURNS = {

@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.dataset import CACHE_FOLDER, Picture, decoded
+from training.dataset import CACHE_FOLDER, Picture, decoded, decoded_key
 from training.inference import Classifier, ModelFolder
 
 BATCH = 32
@@ -61,7 +61,7 @@ class Scores:
 
 def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
     """The scores of a model on `pictures`; kept in a cache, since neither changes under its name."""
-    key = f"{folder.sha256} {folder.preprocessing} {onnxruntime.__version__} {'-'.join(p.sha256 for p in pictures)}"
+    key = f"{folder.sha256} {onnxruntime.__version__} {decoded_key(pictures, folder.preprocessing)}"
     path = CACHE_FOLDER / "scores" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         _keep(path, _predict(folder, pictures))

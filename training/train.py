@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from training import distributed, params
 from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
 from training.command import run_command
-from training.dataset import CACHE_FOLDER, Manifest, Picture, array_writer, decoded
+from training.dataset import CACHE_FOLDER, Manifest, array_writer, decoded, decoded_key
 from training.device import set_up
 from training.distributed import World
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
@@ -52,16 +52,12 @@ class Split:
     @classmethod
     def read(cls, manifest: Manifest, name: str, how: Preprocessing, world: World) -> Split:
         rows = world.share(manifest.split(name))
-        return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), _key(rows, how))
-
-
-def _key(rows: Sequence[Picture], how: Preprocessing) -> str:
-    return hashlib.sha256(repr((how, [row.sha256 for row in rows])).encode()).hexdigest()[:16]
+        return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), decoded_key(rows, how))
 
 
 def preprocessing(size: int) -> Preprocessing:
     """The middle 7/8 of the picture, as the ImageNet weights were evaluated."""
-    return Preprocessing(size=size, resize=round(size * 8 / 7))
+    return Preprocessing(size, round(size * 8 / 7), "bilinear")
 
 
 class Trainer:
@@ -78,7 +74,8 @@ class Trainer:
         self.how = preprocessing(self.recipe.image_size)
         self.batch_size = world.batch(self.recipe.batch_size)
         self.seed = settings.seed + world.rank  # of order and augmentation; the start weights are the same everywhere
-        identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe} {world.size}"
+        seen = decoded_key(manifest.split("train"), self.how)
+        identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe} {world.size} {seen}"
         self.checkpoint = CACHE_FOLDER / "train" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pth"
 
     def run(self) -> Progress:
@@ -150,7 +147,7 @@ class Trainer:
 
     def _whole(self, progress: Progress) -> Progress:
         """Train every weight on augmented pictures; validation and the result use a moving average of the weights."""
-        stored = Preprocessing(size=self.how.resize, resize=self.how.resize)
+        stored = replace(self.how, size=self.how.resize)
         train, validation = self._split("train", stored), self._split("validation", self.how)
         batches = Augmented(
             train.pictures,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.tiny import tiny_data
-from training import dataset
-from training.dataset import DatasetError, Manifest, array_writer, decoded
+from training import dataset, preprocess
+from training.dataset import DatasetError, Manifest, array_writer, decoded, decoded_key
 from training.preprocess import Preprocessing, load
 
 
@@ -60,6 +61,18 @@ def test_the_cache_is_filled_once(manifest: Manifest) -> None:
     assert len(decoded(rows, Preprocessing(24, 28))) == len(rows)
     with pytest.raises(FileNotFoundError):
         decoded(rows, Preprocessing(24, 29))
+
+
+def test_other_code_or_another_filter_has_a_cache_of_its_own(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, how = manifest.split("test"), Preprocessing(24, 28)
+    changed = tmp_path / "changed.py"
+    changed.write_bytes(Path(preprocess.__file__).read_bytes() + b"#")
+    names = {decoded_key(rows, how), decoded_key(rows, replace(how, shrink="bilinear")), decoded_key(rows[1:], how)}
+    monkeypatch.setattr(preprocess, "__file__", str(changed))
+    names.add(decoded_key(rows, how))
+    assert len(names) == 4
 
 
 def test_an_unfinished_array_has_no_name(tmp_path: Path) -> None:

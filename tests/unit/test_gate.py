@@ -103,6 +103,15 @@ def test_too_few_pictures_cannot_show_non_inferiority(judge: Judge, model: Any) 
     assert not checks["non-inferior"].passed
 
 
+def test_of_too_few_test_pictures_no_champion_is_replaced(judge: Judge, model: Any) -> None:
+    champion = model("champion")
+    champion.card["lineage"]["data_hash"] = "0" * 64
+    count = len(Manifest.read().split("test"))
+    assert failed(judge(model(), champion, min_test_pictures=count)) == set()
+    assert failed(judge(model(), champion, min_test_pictures=count + 1)) == {"test pictures"}
+    assert failed(judge(model(), min_test_pictures=count + 1)) == set()
+
+
 @pytest.mark.parametrize(
     ("limits", "name"),
     [

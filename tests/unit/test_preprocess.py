@@ -44,6 +44,14 @@ def test_it_is_the_middle_square_of_the_scaled_picture() -> None:
     assert np.array_equal(seen(encoded(picture)), reference)
 
 
+def test_the_filter_is_for_pictures_that_become_smaller() -> None:
+    bilinear = Preprocessing(shrink="bilinear")
+    large, small = encoded(drawing(1, 600, 400)), encoded(drawing(1, 48, 32))
+    assert not np.array_equal(seen(large), seen(large, bilinear))
+    assert np.abs(seen(large) - seen(large, bilinear)).mean() < 2
+    assert np.array_equal(seen(small), seen(small, bilinear))
+
+
 def test_lossless_formats_agree() -> None:
     files = [encoded(drawing(1), kind) for kind in ("PNG", "BMP", "TIFF")] + [
         encoded(drawing(1), "WEBP", lossless=True)
@@ -216,4 +224,4 @@ def test_damage_raises_nothing_but_picture_error(kind: str) -> None:
 def test_imports_only_pillow_and_numpy() -> None:
     source = Path(preprocess.__file__).read_text()
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    assert imported == {"__future__", "io", "math", "dataclasses", "numpy", "PIL"}
+    assert imported == {"__future__", "io", "math", "dataclasses", "typing", "numpy", "PIL"}

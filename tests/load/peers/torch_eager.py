@@ -16,7 +16,7 @@ trained = Trained.load()
 temperature = Calibration.load(CALIBRATION_FILE).temperature
 transform = transforms.Compose(
     [
-        transforms.Resize(trained.preprocessing.resize, transforms.InterpolationMode.BICUBIC),
+        transforms.Resize(trained.preprocessing.resize, transforms.InterpolationMode.BILINEAR),
         transforms.CenterCrop(trained.preprocessing.size),
         transforms.PILToTensor(),  # 0 to 255: the network itself scales and normalises
     ]
