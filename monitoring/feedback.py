@@ -28,7 +28,7 @@ from monitoring import request_log
 from training.command import run_command
 from training.params import ParamsError
 from training.serving import settings
-from training.serving.feedback_store import wilson
+from training.serving.feedback_store import interval
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _described(pairs: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {
         "pictures": pairs.total(),
         "accuracy": right / pairs.total(),
-        "accuracy_interval": list(wilson(right, pairs.total())),
+        "accuracy_interval": list(interval(right, pairs.total())),
         "confusion": confusion,
     }
 

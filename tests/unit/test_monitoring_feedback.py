@@ -18,7 +18,7 @@ from monitoring.feedback import export, latest, report
 from tests import killing
 from tests.tiny import tiny_picture
 from training import params
-from training.metrics import accuracy_interval
+from training.serving.feedback_store import interval
 
 
 def said(request_id: str, label: str, predicted: str = "cat", **changes: Any) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def test_the_report_counts_by_version(
     write(tmp_path, said("1", "cat"), said("2", "dog"), said("3", "cat"), said("4", "dog", "dog", version="4"))
     found = report(latest(tmp_path).values())
     assert found["3"]["confusion"] == {"cat": {"cat": 2}, "dog": {"cat": 1}}
-    assert found["3"]["accuracy_interval"] == pytest.approx(accuracy_interval(2, 3))
+    assert found["3"]["accuracy_interval"] == list(interval(2, 3))
     assert found["4"]["accuracy"] == 1.0
     monkeypatch.setattr(sys, "argv", ["feedback", "report", "--log-dir", str(tmp_path), "--json"])
     feedback.main()
