@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+# not ?=, because conda and some shells export a HOST that is another thing
+HOST := 127.0.0.1
 URL ?= http://127.0.0.1:$(PORT)
 # cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
 TORCH_INDEX ?=
@@ -43,8 +45,8 @@ pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promote
 	dvc repro
 
 .PHONY: serve
-serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...)
-	bentoml serve --port $(PORT)
+serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machine; HOST=0.0.0.0 opens it to the network: set API_KEYS
+	bentoml serve --host $(HOST) --port $(PORT)
 
 .PHONY: status
 status: $(INSTALLED) ## which model is champion, and whether all stores agree

@@ -3,7 +3,7 @@
     service    what is promised, how much comes in, what goes wrong, how long it takes, how full it is
     model      which version answers, what it says, how sure it is, how right it is, whether the pictures change
 
-Edit here, run the command, commit both. Grafana reads the JSON by the provisioning beside it.
+Edit here, run the command and `make manifests`, commit all. Grafana reads the JSON by the provisioning beside it.
 """
 
 from __future__ import annotations
@@ -220,7 +220,8 @@ def _quantiles(buckets: str, *shares: float) -> dict[str, str]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description="Write the Grafana dashboards to monitoring/grafana/dashboards.").parse_args()
+    text = "Write the Grafana dashboards to monitoring/grafana/dashboards."
+    argparse.ArgumentParser("python -m monitoring.dashboards", description=text).parse_args()
     for name in DASHBOARDS:
         path = FOLDER / f"{name}.json"
         path.write_text(render(name))

@@ -51,8 +51,11 @@ def read(
 
 def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
     """What people said, from `since` on, oldest first, each with its `time` as a datetime; of several on one request
-    the last one counts."""
-    for record in Tail("time", "request_id", "label", "predicted", "version").read(folder / FEEDBACK_FILE):
+    the last one counts. Lines that are no feedback are skipped and their number is logged as a warning."""
+    tail = Tail("time", "request_id", "label", "predicted", "version")
+    for record in tail.read(folder / FEEDBACK_FILE):
         record["time"] = datetime.fromisoformat(record["time"])
         if since is None or record["time"] >= since:
             yield record
+    if torn := tail.torn + tail.unfinished:
+        log.warning("%s: %d lines that are no feedback skipped", folder / FEEDBACK_FILE, torn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -60,6 +61,21 @@ def run(*command: str | Path) -> str:
 @stack.needs_prometheus
 def test_prometheus_takes_its_configuration_and_rules() -> None:
     assert f"{len(RULES)} rules found" in run("promtool", "check", "config", "prometheus.yml")
+
+
+@stack.needs_prometheus
+def test_a_prometheus_of_this_machine_takes_what_the_readme_makes(tmp_path: Path) -> None:
+    [command] = re.findall(r"^sed -e .*local\.yml$", README, re.MULTILINE)
+    (tmp_path / "monitoring").mkdir()
+    for name in ("prometheus.yml", "alerts.yml"):
+        shutil.copy(MONITORING / name, tmp_path / "monitoring")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    made = tmp_path / "monitoring/local.yml"
+    assert f"{len(RULES)} rules found" in run("promtool", "check", "config", made)
+    config = yaml.safe_load(made.read_text())
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    assert targets == {"classifier": ["127.0.0.1:3000"], "prometheus": ["localhost:9090"]}
+    assert "alerting" not in config
 
 
 @stack.needs_prometheus

@@ -144,7 +144,8 @@ def test_a_request_log_that_cannot_be_written_costs_no_answer_and_is_told_once(t
     lost = re.search(r"^classifier_request_log_errors_total (\S+)", text, re.MULTILINE)
     assert lost
     assert float(lost[1]) >= 3
-    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_request")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_recorded")
+    assert "the request log cannot be used" in refused.json()["error"]["message"]
     told = re.findall(r"classifier:(\d+)\] request log: .*; predictions go on unrecorded", tight.log.read_text())
     assert told
     assert len(told) == len(set(told))  # once by each worker

@@ -34,6 +34,7 @@ COUNTED = {
     *("picture_saturation", "picture_short_side_pixels", "picture_aspect", "feedback_total"),
     *("request_log_errors_total", "model_info", "waiting_pictures", "waiting_limit", "feedback_accuracy"),
     *("feedback_accuracy_low", "feedback_accuracy_high", "card_accuracy", "card_accuracy_low"),
+    "feedback_pictures",
 }
 
 
@@ -187,12 +188,26 @@ def test_feedback_at_once_after_the_answer_changes_live_accuracy(
     assert now["classifier_feedback_accuracy{version=3}"] == pytest.approx(right / len(said))
     low, high = (now[f"classifier_feedback_accuracy_{end}{{version=3}}"] for end in ("low", "high"))
     assert low < right / len(said) < high
+    assert now["classifier_feedback_pictures{version=3}"] == len(said)
 
 
 def test_feedback_on_a_picture_of_a_batch(client: httpx.Client, cat: bytes) -> None:
     first, _ = client.post("/predict_batch", files=[("images", cat)] * 2).json()
     assert first["request_id"].endswith(".0")
     assert say(client, first["request_id"], "cat").json()["correct"] is True
+
+
+def test_feedback_on_an_id_that_was_sent_with_two_pictures_is_refused(
+    client: httpx.Client, cat: bytes, dog: bytes
+) -> None:
+    before = scrape(client)
+    for data in (cat, cat, dog):
+        said = say(client, "order-17", "cat")
+        client.post("/predict", files={"image": data}, headers={"X-Request-ID": "order-17"}).raise_for_status()
+    assert said.json()["predicted"] == "cat"  # after the same picture twice
+    refused = say(client, "order-17", "cat")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ambiguous_request_id")
+    assert grown(client, before)["classifier_rejections_total{code=ambiguous_request_id}"] == 1
 
 
 @pytest.mark.parametrize(

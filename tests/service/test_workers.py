@@ -175,6 +175,8 @@ def test_bentoml_s_access_log_can_be_switched_on(workers: Server, asked: dict[st
 
 @pytest.mark.skipif(not TRACED, reason="opentelemetry-exporter-otlp-proto-http is not installed")
 def test_requests_are_traced_with_their_ids(workers: Server, asked: dict[str, bytes], collector: Collector) -> None:
+    for path in ("/metrics", "/readyz", "/livez", "/health", "/model"):
+        httpx.get(workers.url + path, timeout=20).raise_for_status()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         spans = {span.get("request_id"): (resource, span) for resource, span in collector.spans}
@@ -185,6 +187,12 @@ def test_requests_are_traced_with_their_ids(workers: Server, asked: dict[str, by
     resource, span = spans["r0"]
     assert resource["service.name"] == "picture-classifier"
     assert (span["path"], span["span"]) == ("/v1/traces", "POST /predict")
+    while not any(span["span"] == "GET /model" for _, span in collector.spans):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not {"GET /metrics", "GET /readyz", "GET /livez", "GET /health"} & {
+        span["span"] for _, span in collector.spans
+    }
 
 
 def test_connections_are_shared_out_evenly(workers: Server, asked: dict[str, bytes], cat: bytes) -> None:

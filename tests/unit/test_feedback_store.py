@@ -7,15 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
-from training.metrics import accuracy_interval
 from training.serving.errors import Fault
-from training.serving.feedback_store import FeedbackStore, Recent, wilson
+from training.serving.feedback_store import FeedbackStore, Recent, interval
 from training.serving.log_files import FEEDBACK_FILE
 from training.serving.request_log import RequestLog
 
@@ -24,7 +25,8 @@ MODEL = {"name": "cats-vs-dogs", "version": "3", "model_sha256": "a" * 16}
 
 
 def prediction(request_id: str, predicted: str = "cat", **changes: Any) -> dict[str, Any]:
-    return {"request_id": request_id, "predicted": predicted, "captured": None, **MODEL} | changes
+    seen = {"time": "2026-11-24T12:00:00.000+00:00", "picture_sha256": "b" * 64, "captured": None}
+    return {"request_id": request_id, "predicted": predicted, **seen, **MODEL} | changes
 
 
 @pytest.fixture
@@ -93,13 +95,68 @@ def test_requests_of_other_workers_and_former_runs_are_known(feedback: FeedbackS
     assert feedback.accuracy().keys() == {"2", "3"}
 
 
+@pytest.mark.parametrize("files", [("1", "2"), ("2", "1")], ids=["read in order", "read the other way round"])
+def test_an_id_with_different_pictures_is_refused_whatever_is_read_last(
+    feedback: FeedbackStore, tmp_path: Path, files: tuple[str, str]
+) -> None:
+    for age, name in enumerate(files):
+        record = prediction("reused", ("cat", "dog")[int(name) - 1], picture_sha256=name * 64)
+        path = tmp_path / f"requests-other-{name}.jsonl"
+        path.write_text(json.dumps(record) + "\n")
+        os.utime(path, (time.time() - 10 + age,) * 2)
+    for _ in range(2):
+        with pytest.raises(Fault, match="different pictures") as caught:
+            feedback.record("reused", "cat")
+        assert (caught.value.status, caught.value.code) == (409, "ambiguous_request_id")
+        assert "X-Request-ID of its own" in caught.value.hint
+    assert not (tmp_path / FEEDBACK_FILE).exists()
+
+
+def test_an_id_gets_ambiguous_when_another_picture_is_sent_with_it(feedback: FeedbackStore, tmp_path: Path) -> None:
+    feedback.record("3", "cat")
+    with (tmp_path / "requests-other-1.jsonl").open("a") as file:
+        for _ in range(2):
+            file.write(json.dumps(prediction("3", picture_sha256="c" * 64)) + "\n")
+    with pytest.raises(Fault, match="different pictures"):
+        feedback.record("3", "cat")
+    assert feedback.accuracy()["3"][:2] == (1, 1)
+
+
+@pytest.mark.parametrize("files", [("1", "2"), ("2", "1")], ids=["read in order", "read the other way round"])
+def test_an_id_with_one_picture_is_its_latest_prediction(
+    feedback: FeedbackStore, tmp_path: Path, files: tuple[str, str]
+) -> None:
+    records = {
+        "1": prediction("again", "cat", captured="2026-11-24/bb.png", version="2"),
+        "2": prediction("again", "dog", time="2026-11-24T12:00:00.500+00:00"),
+    }
+    for age, name in enumerate(files):
+        path = tmp_path / f"requests-other-{name}.jsonl"
+        path.write_text(json.dumps(records[name]) + "\n")
+        os.utime(path, (time.time() - 10 + age,) * 2)
+    assert feedback.record("again", "dog")["version"] == "3"
+    assert feedback.accuracy().keys() == {"3"}
+    assert lines(tmp_path)[-1]["captured"] == "2026-11-24/bb.png"  # the picture was kept
+
+
+def test_feedback_on_an_id_that_came_back_replaces_what_was_said_before(
+    feedback: FeedbackStore, tmp_path: Path, log: RequestLog
+) -> None:
+    former = {"time": "2026-11-24T12:00:00.000+00:00", "request_id": "3", "label": "dog", "captured": None, **MODEL}
+    former |= {"predicted": "dog", "version": "2"}
+    (tmp_path / FEEDBACK_FILE).write_text(json.dumps(former) + "\n")
+    assert feedback.accuracy()["2"][:2] == (1, 1)
+    feedback.record("3", "dog")  # the same label on the prediction of another version
+    assert {version: each[:2] for version, each in feedback.accuracy().items()} == {"3": (0, 1)}
+
+
 def test_two_processes_agree(feedback: FeedbackStore, tmp_path: Path, log: RequestLog) -> None:
     other = FeedbackStore(tmp_path, log, ("cat", "dog"))
     feedback.record("1", "dog")
     other.record("1", "dog")
     other.record("2", "cat")
     assert len(lines(tmp_path)) == 2
-    assert feedback.accuracy() == other.accuracy() == {"3": (1, 2, *wilson(1, 2))}
+    assert feedback.accuracy() == other.accuracy() == {"3": (1, 2, *interval(1, 2))}
 
 
 def test_a_restart_knows_what_was_said(feedback: FeedbackStore, tmp_path: Path, log: RequestLog) -> None:
@@ -139,6 +196,21 @@ def test_a_request_log_that_cannot_be_read_costs_only_its_own_predictions(
     assert caplog.text.count("requests-other-7.jsonl is not taken") == 1
 
 
+@pytest.mark.parametrize("name", ["in a file/logs", "a file"])
+def test_a_request_log_that_cannot_be_there_is_told(tmp_path: Path, log: RequestLog, name: str) -> None:
+    (tmp_path / name.partition("/")[0]).touch()
+    with pytest.raises(Fault, match="request log cannot be used") as caught:
+        FeedbackStore(tmp_path / name, log, ("cat",)).record("3", "cat")
+    assert (caught.value.status, caught.value.code) == (503, "not_recorded")
+    assert "serve.log_dir" in caught.value.hint
+
+
+def test_the_hint_says_which_ids_are_known(feedback: FeedbackStore) -> None:
+    with pytest.raises(Fault) as caught:
+        feedback.record("of /explain", "cat")
+    assert all(part in caught.value.hint for part in ("/predict, ", "/predict_batch (ID.0, ID.1", "/explain are not"))
+
+
 def test_a_full_disk_is_told_and_leaves_no_half_a_line(
     feedback: FeedbackStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +235,7 @@ folder = Path(sys.argv[1])
 log = RequestLog(folder, 10_000_000, 3)
 for number in range(2_000):
     log.add({"request_id": f"{sys.argv[2]}-{number}", "predicted": "cat", "name": "n", "version": "3",
-             "model_sha256": "a", "captured": None})
+             "model_sha256": "a", "captured": None, "picture_sha256": "b", "time": "2026-11-24T12:00:00.000+00:00"})
 feedback = FeedbackStore(folder, log, ("cat", "dog"))
 for number in range(2_000):
     feedback.record(f"{sys.argv[2]}-{number}", "cat")
@@ -193,9 +265,17 @@ def test_what_was_answered_survives_kill_9_of_several_writers(tmp_path: Path) ->
     assert FeedbackStore(tmp_path, None, ("cat",)).accuracy()["3"][:2] == (len(kept), len(kept))
 
 
-@pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (7, 10), (980, 1000), (0, 50)])
-def test_wilson_is_the_interval_of_the_model_card(right: int, count: int) -> None:
-    assert wilson(right, count) == pytest.approx(accuracy_interval(right, count), abs=1e-9)
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 50, 1000])
+def test_the_interval_is_wilson_s_with_continuity_correction(count: int) -> None:
+    for right in sorted({0, 1, count // 3, count // 2, count - 1, count}):
+        expected = binomtest(right, count).proportion_ci(method="wilsoncc")
+        assert interval(right, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert interval(0, count)[0] == 0.0
+    assert interval(count, count)[1] == 1.0
+
+
+def test_one_wrong_answer_says_little() -> None:
+    assert interval(0, 1)[1] > 0.94
 
 
 def test_memory_of_requests_is_bounded_and_the_latest_stay() -> None:

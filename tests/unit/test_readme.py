@@ -139,6 +139,22 @@ def test_make_targets_exist(page: Path) -> None:
     assert {word for word in named if re.fullmatch(r"[a-z-]+", word)} <= targets
 
 
+def test_git_ignores_what_commands_leave() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    left = set(re.findall(r"--report (\S+\.html)", text)) | set(re.findall(r"> (monitoring/\S+)$", text, re.MULTILINE))
+    assert left == {"drift.html", "performance.html", "monitoring/local.yml"}
+    listed = subprocess.run(["git", "check-ignore", *left], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(listed.split()) == left
+
+
+def test_make_serves_to_this_machine_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "x86_64-conda-linux-gnu")
+    for words, host in (((), "127.0.0.1"), (("HOST=0.0.0.0",), "0.0.0.0")):
+        command = ["make", "--dry-run", "serve", *words]
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert f"bentoml serve --host {host} --port 3000\n" in told
+
+
 def test_registry_commands_exist(page: Path) -> None:
     usage = registry.parser().format_help()
     for command in set(re.findall(r"training\.registry ([a-z]+)", page.read_text())):

@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
+from monitoring import dashboards
+from monitoring import relay as relay_module
 from monitoring.relay import Relay, RelayError, payload
 from tests.receiver import Receiver
 
@@ -100,3 +103,13 @@ def test_what_is_missing_in_the_environment_is_named(environment: dict[str, str]
     (tmp_path / "own").write_text("\n")
     with pytest.raises(RelayError, match="own holds no token"):
         Relay.from_environment(environment)
+
+
+@pytest.mark.parametrize("module", [relay_module, dashboards])
+def test_the_help_says_how_it_is_called(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["somewhere.py", "--help"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module.__name__} ")

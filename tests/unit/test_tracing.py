@@ -41,3 +41,25 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "find_spec", lambda name: None)
     with pytest.raises(ParamsError, match="opentelemetry-exporter-otlp-proto-http"):
         tracing.exporter(ENDPOINT)
+
+
+BASE = "http://127.0.0.1:3000"
+
+
+def test_scrapes_and_probes_have_no_spans_and_requests_do() -> None:
+    excluded = tracing.excluded({})
+    assert all(excluded.url_disabled(f"{BASE}/{path}") for path in ("metrics", "livez", "readyz", "health"))
+    assert not any(excluded.url_disabled(f"{BASE}/{path}") for path in ("predict", "model", "ui/model", "feedback"))
+
+
+@pytest.mark.parametrize(
+    ("value", "without"), [("", set()), ("/predict$,/model$", {"/predict", "/model"})], ids=["nothing", "others"]
+)
+@pytest.mark.parametrize("name", ["OTEL_PYTHON_EXCLUDED_URLS", "OTEL_PYTHON_ASGI_EXCLUDED_URLS"])
+def test_the_variables_of_the_library_say_what_has_no_span(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, without: set[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    excluded = tracing.excluded()
+    paths = ("/predict", "/model", "/metrics")
+    assert {path for path in paths if excluded.url_disabled(BASE + path)} == without

@@ -82,7 +82,7 @@ class Said(BaseModel):
     request_id: str = Field(
         min_length=1,
         max_length=140,
-        description="of the answer; of a picture of /predict_batch, with its number",
+        description="of an answer of /predict; of a picture of /predict_batch, with its number",
         examples=["5743f6a7baeb4c5097ab4bf2f122008e", "order-17.0"],
     )
     label: str = Field(description="a class of the model", examples=["cat"])

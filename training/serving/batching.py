@@ -154,6 +154,7 @@ class BatchingApp(ServiceAppFactory):
         for each in chosen:
             if kind and each.cls is OpenTelemetryMiddleware:
                 each.kwargs |= {"tracer_provider": tracing.provider(kind), "exclude_spans": ["receive", "send"]}
+                each.kwargs["excluded_urls"] = tracing.excluded()
         self._traced = bool(own or kind)
         short = {each.cls for each in chosen} == REPLACED
         for each in chosen:

@@ -38,6 +38,7 @@ PROBLEMS = {
     404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
     408: "the body or the head came too slowly (slow_upload, slow_head)",
+    409: "the same X-Request-ID was sent with different pictures (ambiguous_request_id)",
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     416: "a file of a page has no such bytes (wrong_range)",
@@ -46,8 +47,8 @@ PROBLEMS = {
     429: "too many requests (too_many_requests); Retry-After says when",
     431: "the head of the request is too long (long_head)",
     500: "the service failed (internal)",
-    503: "too much is waiting, the model does not answer, or the disk is full (overloaded, not_ready, not_recorded); "
-    "Retry-After says when",
+    503: "too much is waiting, the model does not answer, or the disk is full or the request log cannot be used "
+    "(overloaded, not_ready, not_recorded); Retry-After says when",
     504: "no answer in time (timeout)",
 }
 _GET_PROBLEMS = (400, 405, 408, 431, 500, 504)
@@ -62,7 +63,8 @@ _ABSTAIN = {
 _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "the id of the request; made when missing, or when it is not 1 to 128 of A-Z a-z 0-9 . _ : -",
+    "description": "the id of the request, another for each: it comes back with the answer, and feedback on an id that "
+    "was sent with different pictures is refused; made when missing, or when it is not 1 to 128 of A-Z a-z 0-9 . _ : -",
     "schema": {"type": "string"},
     "example": "order-17",
 }
@@ -144,7 +146,7 @@ def _pictures(settings: Serve, classes: Sequence[str]) -> dict[str, Any]:
 
 def _feedback() -> dict[str, Any]:
     said = _post("Say what a picture really showed", _json("Said"), _json("Recorded"), [])
-    said["post"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    said["post"]["responses"] |= {status: {"$ref": f"#/components/responses/{status}"} for status in ("404", "409")}
     return {"/feedback": said}
 
 
@@ -210,6 +212,9 @@ def _problem(status: int, text: str) -> dict[str, Any]:
 _EXAMPLES = {status: Fault.of_status(status, 30) for status in (400, 404, 405, 415, 416, 500, 503, 504)} | {
     401: Fault(401, "no_valid_key", "this address needs an API key", "send a key as X-API-Key"),
     408: Fault(408, "slow_upload", "the body did not arrive within 10 s", "send less, or faster"),
+    409: Fault(
+        409, "ambiguous_request_id", "different pictures were sent with the request id 'order-17'", "send others"
+    ),
     413: Fault(413, "too_many_bytes", "more than 10485760 bytes", "send less"),
     422: Fault(422, "missing_field", "the form has no field 'image', but 'file'", "name the field 'image'"),
     429: Fault(429, "too_many_requests", "more than 5 requests a second", "send fewer"),

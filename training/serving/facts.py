@@ -101,6 +101,8 @@ class Facts(Collector):
                 for version, each in found.items()
             ]
             yield _family(f"feedback_accuracy{name}", f"Live accuracy by feedback{end}", ["version"], values)
+        counts = [([version], each.pictures) for version, each in found.items()]
+        yield _family("feedback_pictures", "Predictions with feedback, of which live accuracy is", ["version"], counts)
 
     def _drift(self) -> list[GaugeMetricFamily]:
         path = self.feedback.folder and self.feedback.folder / DRIFT_FILE

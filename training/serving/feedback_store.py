@@ -2,7 +2,9 @@
 
 A prediction is known by its request id from the files of the request log, those of all workers and former runs. What
 is said goes to feedback.jsonl, a line each, on the disk before it is answered; of several on one request the last one
-counts.
+counts. A client may choose the id of a request: with one picture it stands for one prediction however often it was
+sent, with different pictures it stands for none. (That is known once the workers have written both down, a tenth of a
+second after the answers.)
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ from training.serving.errors import Fault
 from training.serving.log_files import FEEDBACK_FILE, Tail, request_files
 
 KNOWN = 200_000  # requests, and feedback, that are remembered; the oldest are forgotten
+KNOWN_ARE = (
+    "send the request_id of an answer of /predict, or of a picture in an answer of /predict_batch (ID.0, ID.1, ...), "
+    "that is not too old; those of /explain are not kept"
+)
 log = logging.getLogger("bentoml.feedback")
 _Value = TypeVar("_Value")
 
@@ -49,8 +55,36 @@ class Prediction(NamedTuple):
     captured: str | None
 
 
+class Known(NamedTuple):
+    """What was predicted under one request id: the latest of one picture; `made` is None when there were several."""
+
+    made: Prediction | None
+    picture: int  # a hash of its SHA-256: there are many of these
+    time: float
+
+    def with_another(self, other: Known) -> Known:
+        """What is known when both were made under the id."""
+        if self.made is None or other.made is None or self.picture != other.picture:
+            return SEVERAL
+        former, latest = (self, other) if self.time <= other.time else (other, self)
+        assert former.made is not None and latest.made is not None
+        captured = latest.made.captured or former.made.captured
+        return latest._replace(made=latest.made._replace(captured=captured))
+
+
+SEVERAL = Known(None, 0, 0.0)
+
+
+class Counted(NamedTuple):
+    """What is counted of what was said of a prediction."""
+
+    label: str
+    version: str
+    predicted: str
+
+
 class Accuracy(NamedTuple):
-    """Live accuracy of one version, with its 95 % Wilson interval."""
+    """Live accuracy of one version, with its 95 % interval."""
 
     right: int
     pictures: int
@@ -69,19 +103,20 @@ class FeedbackStore:
         self.log = log
         self.classes = classes
         self._lock = threading.Lock()
-        self._requests = Tail("request_id", *Prediction._fields)
+        self._requests = Tail("request_id", "time", "picture_sha256", *Prediction._fields)
         self._said = Tail("request_id", "label", "version", "predicted")
-        self._predictions: Recent[Prediction] = Recent(KNOWN)
-        self._labels: Recent[str] = Recent(KNOWN)
+        self._predictions: Recent[Known] = Recent(KNOWN)
+        self._counted: Recent[Counted] = Recent(KNOWN)
         self._unreadable: set[Path] = set()
-        self._same: dict[Prediction, Prediction] = {}  # equal ones share their memory
+        self._same: dict[tuple[str | None, ...], Any] = {}  # equal predictions, and equal counts, share their memory
         self._right: Counter[str] = Counter()
         self._count: Counter[str] = Counter()
 
     def record(self, request_id: str, label: str) -> dict[str, Any]:
         """Keep that `label` is what the picture shows; the JSON of `Recorded`. Saying it again changes nothing.
 
-        Raises Fault: unknown_label, unknown_request, or not_recorded when the disk does not take it.
+        Raises Fault: unknown_label, unknown_request, ambiguous_request_id, or not_recorded when the disk does not take
+        it or the request log cannot be used.
         """
         if label not in self.classes:
             hint = f"send one of {', '.join(self.classes)}"
@@ -110,7 +145,7 @@ class FeedbackStore:
         with self._lock:
             self._read_on()
             return {
-                version: Accuracy(self._right[version], count, *wilson(self._right[version], count))
+                version: Accuracy(self._right[version], count, *interval(self._right[version], count))
                 for version, count in self._count.items()
                 if count
             }
@@ -126,16 +161,19 @@ class FeedbackStore:
         if known is None and self._unreadable.intersection(files):
             raise OSError(errno.EIO, os.strerror(errno.EIO))  # it may stand in what cannot be read now
         if known is None:
-            raise _unknown(request_id, "send the request_id of an answer of this service that is not too old")
-        return known
+            _check(self.folder)
+            raise _unknown(request_id, KNOWN_ARE)
+        if known.made is None:
+            message = f"different pictures were sent with the request id {request_id[:150]!r}"
+            hint = "which of them is meant cannot be known: send an X-Request-ID of its own with every request, or none"
+            raise Fault(409, "ambiguous_request_id", message, hint)
+        return known.made
 
     def _read_requests(self, path: Path) -> None:
         """Learn of the predictions in a file; one that cannot be read costs only those that stand in it."""
         try:
             for record in self._requests.read(path):
-                made = Prediction(*[record[name] for name in Prediction._fields])
-                shared = made if made.captured else self._same.setdefault(made, made)
-                self._predictions[record["request_id"]] = shared
+                self._learn(record)
         except OSError as error:
             if path not in self._unreadable:
                 log.warning("feedback on the predictions of %s is not taken: %s", path, error.strerror)
@@ -143,11 +181,19 @@ class FeedbackStore:
         else:
             self._unreadable.discard(path)
 
+    def _learn(self, record: dict[str, Any]) -> None:
+        made = Prediction(*[record[name] for name in Prediction._fields])
+        shared = made if made.captured else self._same.setdefault(made, made)
+        time = datetime.fromisoformat(record["time"]).timestamp()
+        known, request_id = Known(shared, hash(record["picture_sha256"]), time), record["request_id"]
+        former = self._predictions.get(request_id)
+        self._predictions[request_id] = known if former is None else former.with_another(known)
+
     def _keep(self, request_id: str, label: str, known: Prediction) -> None:
         assert self.folder is not None
         with _locked(self.folder / FEEDBACK_FILE) as file:
             self._read_on()
-            if self._labels.get(request_id) == label:
+            if self._counted.get(request_id) == (label, known.version, known.predicted):
                 return
             record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "request_id": request_id}
             _append(file, orjson.dumps(record | {"label": label} | known._asdict()) + b"\n")
@@ -158,11 +204,16 @@ class FeedbackStore:
         if self.folder is None:
             return
         for record in self._said.read(self.folder / FEEDBACK_FILE):
-            version, predicted = record["version"], record["predicted"]
-            former = self._labels.get(record["request_id"])
-            self._count[version] += former is None
-            self._right[version] += (record["label"] == predicted) - (former == predicted)
-            self._labels[record["request_id"]] = record["label"]
+            said = Counted(*[record[name] for name in Counted._fields])
+            former = self._counted.get(record["request_id"])
+            if former is not None:  # it may be of another version: an id that was sent again
+                self._add(former, -1)
+            self._add(said, 1)
+            self._counted[record["request_id"]] = self._same.setdefault(said, said)
+
+    def _add(self, said: Counted, number: int) -> None:
+        self._count[said.version] += number
+        self._right[said.version] += number * (said.label == said.predicted)
 
 
 class Recent(Generic[_Value]):
@@ -183,13 +234,29 @@ class Recent(Generic[_Value]):
         return self._new.get(key, self._old.get(key))
 
 
-def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a proportion (training.metrics has it from scipy, which does not travel)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+def interval(right: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion with continuity correction (Newcombe 1998, Statistics in Medicine 17:857,
+    method 4). Without it, as on the model card, the interval of very few is too narrow: that of 0 of 1 ends at 0.79."""
+    z = NormalDist().inv_cdf(0.975)
     share = right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+
+    def end(side: int) -> float:
+        root = math.sqrt(z * z + side * 2 - 1 / count + 4 * share * (count - right - side))
+        return (2 * right + z * z + side * (1 + z * root)) / (2 * (count + z * z))
+
+    return 0.0 if right == 0 else max(0.0, end(-1)), 1.0 if right == count else min(1.0, end(1))
+
+
+def _check(folder: Path) -> None:
+    """Fault when there is no request log in `folder` because there cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        message = f"the request log cannot be used, so no prediction is known: {error.strerror}"
+        hint = "try again later; serve.log_dir must be a folder that the service can read and write"
+        raise Fault(503, "not_recorded", message, hint, Retry_After="60") from None
 
 
 @contextmanager

@@ -62,7 +62,7 @@ LOG_ERRORS = Counter("classifier_request_log_errors", "Predictions that could no
 CAPTURES = Counter("classifier_captures", "Pictures that were to be kept, by outcome", ["outcome"])
 
 CODES = (  # of the errors that requests and pictures are refused with, as training.serving.docs tells them
-    *("broken_multipart", "corrupt", "disconnected", "empty", "extreme_aspect", "internal"),
+    *("ambiguous_request_id", "broken_multipart", "corrupt", "disconnected", "empty", "extreme_aspect", "internal"),
     *("invalid_request", "method_not_allowed", "not_allowed", "wrong_range"),
     *("missing_field", "no_valid_key", "not_a_file", "not_an_image", "not_found", "not_ready", "not_recorded"),
     *("overloaded", "repeated_field", "slow_upload", "timeout", "too_many_bytes", "too_many_fields"),

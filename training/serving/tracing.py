@@ -2,7 +2,8 @@
 
 OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) names a collector that takes OTLP over HTTP; OTEL_TRACES_EXPORTER
 is otlp, console or none. OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and the others are read by
-the SDK. BentoML's own configuration of tracing goes on to work where none of these is set.
+the SDK. BentoML's own configuration of tracing goes on to work where none of these is set. Scrapes and probes have no
+spans, unless OTEL_PYTHON_EXCLUDED_URLS or OTEL_PYTHON_ASGI_EXCLUDED_URLS (regular expressions) says what has none.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from training.params import ParamsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.util.http import ExcludeList
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 NAME = "picture-classifier"  # unless OTEL_SERVICE_NAME says otherwise
+EXCLUDED = "/(health|livez|readyz|metrics)$"  # asked every few seconds, by probes and Prometheus
 Exporter = Literal["otlp", "console"]
 
 
@@ -34,6 +37,14 @@ def exporter(environ: Mapping[str, str] = os.environ) -> Exporter | None:
     if name == "otlp" and find_spec("opentelemetry.exporter") is None:
         raise ParamsError("traces by OTLP need the package opentelemetry-exporter-otlp-proto-http: install it")
     return cast(Exporter, name)
+
+
+def excluded(environ: Mapping[str, str] = os.environ) -> ExcludeList:
+    """Addresses whose requests have no span."""
+    from opentelemetry.util.http import get_excluded_urls, parse_excluded_urls
+
+    chosen = {"OTEL_PYTHON_EXCLUDED_URLS", "OTEL_PYTHON_ASGI_EXCLUDED_URLS"} & environ.keys()
+    return get_excluded_urls("ASGI") if chosen else parse_excluded_urls(EXCLUDED)
 
 
 def provider(kind: Exporter) -> TracerProvider:
