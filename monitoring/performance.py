@@ -253,8 +253,9 @@ def look_back(
     tells goes to `production`."""
     folders = drift.log_folders(root)
     production.listen(folders)
-    records = production.watching(drift.predictions(folders, model, datetime.now(UTC) - window))
-    finding, sample = drift.check(model, records, window, chosen)
+    others: Counter[str] = Counter()
+    records = production.watching(drift.predictions(folders, model, datetime.now(UTC) - window, others))
+    finding, sample = drift.check(model, records, others, window, chosen)
     return finding, list(report.drift_sections(finding, drift.reference_of(model), sample))
 
 

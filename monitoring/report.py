@@ -33,6 +33,8 @@ def drift_sections(finding: Finding, known: Reference, window: Sample) -> Iterat
         f"checked {finding.time:%Y-%m-%d %H:%M} UTC: {finding.pictures} pictures of {finding.predictions} predictions "
         f"in {hours:g} hours against {len(known.labels)} of the validation split"
     )
+    if finding.others:
+        yield f"<p>{escape(finding.others_text())}."
     if not finding.tests:
         yield "<p><b>Too few pictures to tell whether they drifted.</b>"
         return
