@@ -32,6 +32,10 @@ CHECK_PREFIX = "check-"  # of the X-Request-ID of pictures that are sent to try 
 log = logging.getLogger(__name__)
 
 
+def _of_a_check(record: dict[str, Any]) -> bool:
+    return str(record.get("request_id", "")).startswith(CHECK_PREFIX)
+
+
 def read(
     folder: Path, since: datetime, until: datetime | None = None, model_sha256: str | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -61,7 +65,3 @@ def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[
         record["time"] = datetime.fromisoformat(record["time"])
         if (since is None or record["time"] >= since) and not _of_a_check(record):
             yield record
-
-
-def _of_a_check(record: dict[str, Any]) -> bool:
-    return str(record.get("request_id", "")).startswith(CHECK_PREFIX)
