@@ -1,8 +1,10 @@
 """Do the pictures that are sent still look like those the served model was validated on?
 
 `check` compares a window of the request log with the reference in the model folder (monitoring.shift says how), and
-leaves its finding beside the log as drift.json, from which the service makes metrics. `simulate` shows how often the
-check alarms without drift, and which drifts of which size it finds.
+leaves its finding beside the log as drift.json, from which the service makes metrics. There a verdict stands until a
+check of the same model has pictures enough for another one. Only checks of the served model with the parameters of
+params.yaml are recorded there. `simulate` shows how often the check alarms without drift, and which drifts of which
+size it finds.
 
 Exit codes of `check`: 0 no drift, 1 an error, 2 wrong usage, 3 drift, 4 too few pictures to tell.
 """
@@ -13,7 +15,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +29,7 @@ from training import params
 from training.champion import replace_text
 from training.command import run_command
 from training.errors import ExpectedError
-from training.params import Drift
+from training.params import Drift, ParamsError
 from training.reference import Reference
 from training.serving import settings
 from training.serving.log_files import DRIFT_FILE, request_files
@@ -65,13 +68,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; without tests there were too few pictures."""
+    """What a check found; without tests there were too few pictures. `others`: the predictions of other versions in the
+    same window."""
 
     time: datetime
     model: Served
     window: timedelta
     predictions: int
     pictures: int
+    others: Mapping[str, int]
     false_alarms: float
     tests: Sequence[Test]
 
@@ -83,9 +88,9 @@ class Finding:
     def exit_code(self) -> int:
         return TOO_FEW if not self.tests else DRIFT if self.alarms else 0
 
-    def as_json(self) -> str:
-        """The text of drift.json."""
-        values = {
+    def as_dict(self) -> dict[str, Any]:
+        """The values of drift.json."""
+        return {
             "time": self.time.isoformat(timespec="seconds"),
             "name": self.model.name,
             "version": self.model.version,
@@ -98,14 +103,24 @@ class Finding:
             "alarm": bool(self.alarms),
             "tests": [test.as_dict() for test in self.tests],
         }
-        return json.dumps(values, indent=2) + "\n"
+
+    def others_text(self) -> str:
+        """How many predictions of which other versions there are, and what to do about them; empty without any."""
+        counts = ", ".join(f"{count} of version {version}" for version, count in sorted(self.others.items()))
+        if not counts or not self.model.in_service:
+            return counts and f"predictions of other versions in the window: {counts}"
+        return (
+            f"predictions of other versions in the window: {counts}; if they go on, and not from a canary, "
+            f"restart the service: until then it does not serve version {self.model.version}"
+        )
 
     def text(self) -> str:
         """For people: a line for each test, and the verdict."""
         head = f"version {self.model.version}: {self.pictures} pictures of {self.predictions} predictions"
+        others = [self.others_text()] if self.others else []
         if not self.tests:
-            return f"{head}, too few to tell whether they drifted (drift.min_pictures)"
-        lines = [f"{head}; p-values up to {self.tests[0].threshold:.4f} alarm"]
+            return "\n".join([f"{head}, too few to tell whether they drifted (drift.min_pictures)", *others])
+        lines = [f"{head}; p-values up to {self.tests[0].threshold:.4f} alarm", *others]
         lines += [
             f"  {test.name:<10}  distance {test.statistic:.3f}  p {test.p_value:.4f}{'  DRIFT' * test.alarm}"
             for test in self.tests
@@ -124,15 +139,21 @@ def reference_of(model: Served) -> Reference:
 def log_folders(root: Path) -> list[Path]:
     """`root`, and those of its folders that hold a request log, as of replicas that do not share one.
 
-    Raises DriftError when `root` is missing.
+    Raises DriftError when `root` is no folder.
     """
     if not root.is_dir():
-        raise DriftError(f"{root} is missing: name the folder of the request log (serve.log_dir) with --log-dir")
+        wrong = "is a file, not a folder" if root.exists() else "is missing"
+        raise DriftError(f"{root} {wrong}: name the folder of the request log (serve.log_dir) with --log-dir")
     return [root, *sorted(path for path in root.iterdir() if path.is_dir() and request_files(path))]
 
 
-def check(model: Served, records: Iterable[dict[str, Any]], window: timedelta, chosen: Drift) -> tuple[Finding, Sample]:
-    """Compare predictions of `model` with its reference; returns the pictures that were compared, too."""
+def check(
+    model: Served, records: Iterable[dict[str, Any]], others: Mapping[str, int], window: timedelta, chosen: Drift
+) -> tuple[Finding, Sample]:
+    """Compare predictions of `model` with its reference; returns the pictures that were compared, too.
+
+    `others` are the predictions of other versions, as they are counted once all `records` were read.
+    """
     known = reference_of(model)
     drawn = Window.draw(records, chosen.max_pictures)
     sample = Sample.of_log(drawn.records, model.folder.classes, known.max_short_side)
@@ -142,29 +163,76 @@ def check(model: Served, records: Iterable[dict[str, Any]], window: timedelta, c
         else []
     )
     now = datetime.now(UTC)
-    return Finding(now, model, window, drawn.predictions, len(sample), chosen.false_alarms, tests), sample
+    finding = Finding(now, model, window, drawn.predictions, len(sample), dict(others), chosen.false_alarms, tests)
+    return finding, sample
 
 
-def predictions(folders: Iterable[Path], model: Served, since: datetime) -> Iterator[dict[str, Any]]:
-    """What `model` answered from `since` on, by all logs in `folders`."""
+def predictions(
+    folders: Iterable[Path], model: Served, since: datetime, others: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """What `model` answered from `since` on, by all logs in `folders`; what other models answered is counted in
+    `others`, by their version."""
     for folder in folders:
-        yield from request_log.read(folder, since, model_sha256=model.folder.sha256)
+        for record in request_log.read(folder, since):
+            if model.folder.sha256.startswith(record["model_sha256"]):
+                yield record
+            else:
+                others[record["version"]] += 1
+
+
+def standing(path: Path, model: Served) -> dict[str, Any]:
+    """The verdict on `model` in the drift.json at `path`: its `alarm` and `tests`; empty when there is none."""
+    try:
+        found = json.loads(path.read_text())
+        same = (found["version"], found["model_sha256"]) == (model.version, model.folder.sha256[:16])
+        return {"alarm": found["alarm"], "tests": found["tests"]} if same else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file stops no check
+        return {}
+
+
+def unrecorded(model: Served, chosen: Drift, dry_run: bool) -> str | None:
+    """Why a check is not production's own, so that its finding does not go to drift.json; None when it is."""
+    if dry_run:
+        return "--dry-run"
+    if not model.in_service:
+        return "--model names another model than the service here serves"
+    changed = [name for name, value in params.load().drift if value != getattr(chosen, name)]
+    return f"other parameters than in params.yaml ({', '.join(changed)})" if changed else None
 
 
 def do_check(arguments: argparse.Namespace) -> int:
+    chosen = parameters(arguments)
     model = served.find(arguments.model)
     folders = log_folders(arguments.log_dir or default_log_dir())
-    since = datetime.now(UTC) - arguments.window
-    chosen = params.override(params.load().drift, arguments)
-    finding, sample = check(model, predictions(folders, model, since), arguments.window, chosen)
-    for path in [folder / DRIFT_FILE for folder in folders] + ([arguments.json] if arguments.json else []):
-        replace_text(path, finding.as_json())
+    others: Counter[str] = Counter()
+    records = predictions(folders, model, datetime.now(UTC) - arguments.window, others)
+    finding, sample = check(model, records, others, arguments.window, chosen)
+    reason = unrecorded(model, chosen, arguments.dry_run)
+    former = {} if finding.tests or reason else standing(folders[0] / DRIFT_FILE, model)
+    text = json.dumps(finding.as_dict() | former, indent=2) + "\n"
+    written = [] if reason else [folder / DRIFT_FILE for folder in folders]
+    for path in [*written, arguments.json] if arguments.json else written:
+        replace_text(path, text)
     if arguments.report:
         from monitoring.report import drift_page  # it needs matplotlib, which is not in the image of the service
 
         replace_text(arguments.report, drift_page(finding, reference_of(model), sample))
     print(finding.text())
+    if former.get("alarm"):
+        print("the alarm of an earlier check stands until a check can tell: a longer --window holds more pictures")
+    if reason:
+        print(f"not recorded in {DRIFT_FILE}: {reason}")
     return 0 if arguments.exit_zero else finding.exit_code
+
+
+def parameters(arguments: argparse.Namespace) -> Drift:
+    """Those in params.yaml with the options that were given; wrong options are wrong usage."""
+    known = params.load().drift
+    try:
+        return params.override(known, arguments)
+    except ParamsError as error:
+        arguments.refuse(str(error))
+        raise
 
 
 def default_log_dir() -> Path:
@@ -178,8 +246,8 @@ def default_log_dir() -> Path:
 def do_simulate(arguments: argparse.Namespace) -> int:
     from monitoring import simulate  # it runs the network, and is not in the image of the service
 
+    chosen = parameters(arguments)
     model = served.find(arguments.model)
-    chosen = params.override(params.load().drift, arguments)
     plan = simulate.Plan(arguments.windows, arguments.shifted_windows, tuple(arguments.size), chosen)
     print(simulate.table(model, reference_of(model), arguments.pictures, plan))
     return 0
@@ -190,7 +258,12 @@ def duration(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text)
     if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m, 24h or 7d")
-    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: float(found[1])})
+    try:
+        span = timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: float(found[1])})
+        datetime.now(UTC) - span
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer ago than dates reach: name one such as 7d") from None
+    return span
 
 
 def parser() -> argparse.ArgumentParser:
@@ -204,6 +277,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--window", type=duration, default="24h", help="how far back to look (default 24h)")
     one.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
     one.add_argument("--json", type=Path, help="write the finding to this file too, not only to LOG_DIR/drift.json")
+    one.add_argument("--dry-run", action="store_true", help="leave LOG_DIR/drift.json, and so the metrics, alone")
     one.add_argument("--report", type=Path, help="write a page with plots to this HTML file")
     one.add_argument("--exit-zero", action="store_true", help="exit 0 also on drift and with too few pictures")
     text = "How often does the check alarm without drift, and what does it find? Prints a table."
@@ -214,6 +288,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--shifted-windows", type=int, default=50, help="windows of each drift (default 50)")
     two.add_argument("--size", type=int, nargs="+", default=[200, 50], help="pictures in a window (default 200 50)")
     for command in (one, two):
+        command.set_defaults(refuse=command.error)
         command.add_argument("--model", type=Path, help="model folder (default: what the service here serves)")
         params.add_arguments(command, params.Drift)
     return top

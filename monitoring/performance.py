@@ -3,16 +3,21 @@
 Three things are errors (exit code 1): the service serves another model than is examined here; train/serve skew, that is
 probabilities unlike those of the same model offline; an accuracy surely below the interval on the model card. With
 --check-drift the exit code is 3 when the request log drifted (monitoring.drift) and nothing else is wrong.
+
+A service that asks for an API key gets the one in the environment variable API_KEY. The pictures that are sent count
+neither in the drift check nor in what the page says of production (monitoring.request_log.CHECK_PREFIX).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
+import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +31,7 @@ import requests
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.tree import find_tree
 from monitoring import drift, report, request_log, served
 from monitoring.drift import DRIFT
 from monitoring.served import Served
@@ -34,12 +40,14 @@ from training.champion import replace_text
 from training.command import run_command
 from training.errors import ExpectedError
 from training.inference import usable_cores
-from training.metrics import Floats, Labels, accuracy_interval
-from training.score import Picture, labelled, score, summary, table
+from training.metrics import Floats, Labels
+from training.score import Picture, score, table
+from training.serving.feedback_store import wilson
 
 TOLERANCE = 0.01  # in probability, served against offline
 MAX_SKEWED = 0.001  # share of the pictures that may differ by more
 TIMEOUT_S = 60
+NAMED = 5  # refused files, in the output and on the page
 
 
 class PerformanceError(ExpectedError):
@@ -59,10 +67,12 @@ class Skew:
 
 @dataclass(frozen=True)
 class Judged:
-    """Answers for labelled pictures: the rows of training.score; `milliseconds` each took where a service gave them."""
+    """Answers for labelled pictures of `folder`: the rows of training.score; `milliseconds` each took where a service
+    gave them."""
 
     model: Served
     source: str
+    folder: str
     rows: pd.DataFrame
     skew: Skew | None = None
     milliseconds: Sequence[float] = ()
@@ -72,8 +82,12 @@ class Judged:
         return len(self.rows)
 
     @property
-    def refused(self) -> int:
-        return int(self.rows["refused"].notna().sum())
+    def refused(self) -> str:
+        """How many were refused, which, and why, in words."""
+        rows = self.rows[self.rows["refused"].notna()]
+        first = [f"{row.path} ({row.refused})" for row in rows.head(NAMED).itertuples()]
+        more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
+        return f"{len(rows)} refused" + (f", counted as wrong: {', '.join([*first, *more])}" if first else "")
 
     @cached_property
     def right(self) -> int:
@@ -85,12 +99,20 @@ class Judged:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return accuracy_interval(self.right, self.pictures)
+        return wilson(self.right, self.pictures)
+
+    def text(self) -> str:
+        """For people, in one line."""
+        low, high = self.interval
+        return (
+            f"{self.source}: accuracy {self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+            f"{self.pictures} pictures, {self.refused}"
+        )
 
     def known(self) -> tuple[Labels, Floats]:
-        """Labels [N] and probabilities [N, classes] of the pictures that have an answer and a class the model knows."""
+        """Labels [N] and probabilities [N, classes] of the pictures that have an answer."""
         classes = list(self.model.folder.classes)
-        rows = self.rows[self.rows["prediction"].notna() & self.rows["label"].isin(classes)]
+        rows = self.rows[self.rows["prediction"].notna()]
         return np.array([classes.index(label) for label in rows["label"]]), rows[classes].to_numpy(float)
 
 
@@ -139,7 +161,8 @@ class Client:
     def answer(self, path: Path, classes: Sequence[str]) -> tuple[NDArray[np.float32] | str, float]:
         """Probabilities float32 [classes] or the code of the refusal, and the milliseconds it took."""
         started = time.perf_counter()
-        found = self._json("POST", "/predict", files={"image": path.read_bytes()})
+        headers = {"X-Request-ID": f"{request_log.CHECK_PREFIX}{uuid.uuid4().hex}"}
+        found = self._json("POST", "/predict", files={"image": path.read_bytes()}, headers=headers)
         taken = (time.perf_counter() - started) * 1000
         if "error" in found:
             return str(found["error"]["code"]), taken
@@ -149,27 +172,61 @@ class Client:
         """The JSON that is answered; a picture that is refused (422 and its like) is an answer too."""
         try:
             response = self.session.request(method, self.url + path, timeout=TIMEOUT_S, **body)
-            found = response.json()
-        except (requests.RequestException, ValueError) as error:
+        except requests.RequestException as error:
             raise PerformanceError(f"{self.url}{path} cannot be asked: {error}") from None
-        if response.status_code in (401, 403, 404, 429) or response.status_code >= 500:
-            raise PerformanceError(f"{self.url}{path} answers {response.status_code}: {found}")
-        return dict(found)
+        status = response.status_code
+        if status == 401:
+            sent = "X-API-Key" in self.session.headers
+            mend = "the one in API_KEY is none of its keys" if sent else "set API_KEY in the environment"
+            raise PerformanceError(f"{self.url} asks for an API key: {mend}")
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or status == 404:
+            raise PerformanceError(
+                f"{self.url}{path} is not the service ({status}): --url is its own address, without the path of a "
+                "page, such as http://127.0.0.1:3000"
+            )
+        if status in (403, 429) or status >= 500:
+            raise PerformanceError(f"{self.url}{path} answers {status}: {found}")
+        return found
 
 
-def judge(model: Served, pictures: Sequence[Picture], client: Client | None) -> Judged:
-    """The answers of the service, compared with those of the same model offline; without one, the latter alone."""
-    if client:
-        client.check_model(model)
-    offline = score(model.folder, pictures)
+def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[Picture], str]:
+    """The pictures of the class folders in `root` with their classes, and what is scored, in words: of a tree with
+    `train` and `test` only the latter. DataError when there is no such tree."""
+    tree = find_tree(root)
+    names, told = tree.pictures, str(root)
+    if tree.has_test_folder():
+        names = {name: path for name, path in names.items() if name.startswith("test/")}
+        told = f"{root}, its folder test only: the model may have learnt from train"
+    return [Picture(path, rename.get(path.parent.name, path.parent.name)) for path in names.values()], told
+
+
+def check_classes(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
+    """PerformanceError when a folder is called otherwise than the classes of the model."""
+    unknown = sorted({str(picture.path.parent) for picture in pictures if picture.label not in classes})
+    if unknown:
+        raise PerformanceError(
+            f"{', '.join(unknown)}: the model knows {', '.join(classes)} only; rename or remove the folder, "
+            "or name its class in params.yaml (data.rename)"
+        )
+
+
+def judge(model: Served, pictures: Sequence[Picture], folder: str, client: Client | None) -> Judged:
+    """The answers of the service for pictures of `folder`, compared with those of the same model offline; without a
+    service, the latter alone."""
     if client is None:
-        return Judged(model, "the model offline", offline)
+        return Judged(model, "the model offline", folder, score(model.folder, pictures))
+    client.check_model(model)
     classes = model.folder.classes
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda picture: client.answer(picture.path, classes), pictures)
         answers, milliseconds = zip(*tqdm(found, "ask", len(pictures), unit="picture"), strict=True)
     rows = table(classes, pictures, answers)
-    return Judged(model, client.url, rows, compare(rows, offline, classes), milliseconds)
+    skew = compare(rows, score(model.folder, pictures), classes)
+    return Judged(model, client.url, folder, rows, skew, milliseconds)
 
 
 def compare(online: pd.DataFrame, offline: pd.DataFrame, classes: Sequence[str]) -> Skew:
@@ -208,12 +265,20 @@ def faults(judged: Judged) -> list[str]:
     return found
 
 
+def address(text: str) -> str:
+    """`http://HOST:PORT`, also with https or a path."""
+    if not re.match(r"https?://[^/\s]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no address of a service: it begins with http:// or https://")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     one = argparse.ArgumentParser(
         "python -m monitoring.performance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    one.add_argument("--test-dir", type=Path, required=True, help="class folders with labelled pictures")
-    one.add_argument("--url", help="of the running service (default: the model is scored offline)")
+    text = "class folders with labelled pictures; of a tree with train and test only the latter is scored"
+    one.add_argument("--test-dir", type=Path, required=True, help=text)
+    one.add_argument("--url", type=address, help="of the running service (default: the model is scored offline)")
     one.add_argument("--model", type=Path, help="model folder (default: what the service here serves)")
     one.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
     one.add_argument("--window", type=drift.duration, default="24h", help="of the request log (default 24h)")
@@ -225,9 +290,11 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     settings = params.load()
+    pictures, folder = chosen_pictures(arguments.test_dir, settings.data.rename)
     model = served.find(arguments.model)
-    pictures = labelled(arguments.test_dir, settings.data.rename)
-    judged = judge(model, pictures, Client(arguments.url) if arguments.url else None)
+    check_classes(pictures, model.folder.classes)
+    print(f"pictures of {folder}")
+    judged = judge(model, pictures, folder, Client(arguments.url) if arguments.url else None)
     wrong = faults(judged)
     drifted = False
     if arguments.check_drift or arguments.report:
@@ -239,7 +306,7 @@ def main(words: Sequence[str] | None = None) -> None:
             print(finding.text())
         if arguments.report:
             replace_text(arguments.report, report.performance_page(judged, wrong, production, sections))
-    print(f"{judged.source}: {summary(judged.rows)}")
+    print(judged.text())
     if wrong:
         raise PerformanceError("; ".join(wrong))
     if drifted and arguments.check_drift:
@@ -253,8 +320,9 @@ def look_back(
     tells goes to `production`."""
     folders = drift.log_folders(root)
     production.listen(folders)
-    records = production.watching(drift.predictions(folders, model, datetime.now(UTC) - window))
-    finding, sample = drift.check(model, records, window, chosen)
+    others: Counter[str] = Counter()
+    records = production.watching(drift.predictions(folders, model, datetime.now(UTC) - window, others))
+    finding, sample = drift.check(model, records, others, window, chosen)
     return finding, list(report.drift_sections(finding, drift.reference_of(model), sample))
 
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from monitoring.shift import FIGURES, Sample, Test
 from training import html
-from training.metrics import CALIBRATION_BINS, Floats, Labels, accuracy_interval
+from training.metrics import CALIBRATION_BINS, Floats, Labels
+from training.serving.feedback_store import wilson
+
+GROUPS = 12  # at most, in which live accuracy is drawn for each version
+UNITS = {  # of FIGURES, as far as their names do not say it
+    "brightness": "mean luma, 0 to 255",
+    "contrast": "deviation of luma, 0 to 127.5",
+    "sharpness": "deviation of the Laplacian",
+    "saturation": "mean saturation, 0 to 1",
+    "short_side": "pixels of the short side",
+    "aspect": "width to height",
+}
 
 
 def image(figure: Figure, title: str) -> str:
@@ -24,55 +37,77 @@ def image(figure: Figure, title: str) -> str:
 
 
 def shifts(reference: Sample, window: Sample, tests: Sequence[Test], classes: Sequence[str]) -> str:
-    """A panel for each test: how the reference and the window are distributed; red titles alarm."""
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    panels = figure.subplots(3, 3)
-    for axes, test in zip(panels.flat, tests, strict=True):
-        for sample, name in ((reference, "reference"), (window, "window")):
-            if test.name in FIGURES:
-                axes.ecdf(sample.figures[:, FIGURES.index(test.name)], label=name)
-            elif test.name == "embedding":
-                axes.scatter(*sample.sketches[:, :2].T, s=5, alpha=0.5, label=name)
-            else:
-                shares = np.bincount(sample.labels, minlength=len(classes)) / len(sample)
-                axes.bar(np.arange(len(classes)) + 0.4 * (sample is window), shares, 0.4, label=name)
-                axes.set_xticks(np.arange(len(classes)) + 0.2, classes)
-        colour = "firebrick" if test.alarm else "black"
-        axes.set_title(f"{test.name}: distance {test.statistic:.3f}, p {test.p_value:.4f}", color=colour)
-    panels[0, 0].legend()
-    return image(figure, "reference and window")
+    """A plot for each test, as many beside one another as there is room for: how the reference and the window are
+    distributed; red titles alarm."""
+    return "\n".join(_shift(reference, window, test, classes) for test in tests)
+
+
+def _shift(reference: Sample, window: Sample, test: Test, classes: Sequence[str]) -> str:
+    figure = Figure(figsize=(3.35, 3), layout="constrained")
+    axes = figure.subplots()
+    for sample, name in ((reference, "reference"), (window, "window")):
+        if test.name in FIGURES:
+            axes.ecdf(sample.figures[:, FIGURES.index(test.name)], label=name)
+            axes.set(xlabel=UNITS.get(test.name, test.name), ylabel="share up to this value")
+        elif test.name == "embedding":
+            axes.scatter(sample.sketches[:, 0], sample.sketches[:, 1], s=5, alpha=0.5, label=name)
+            axes.set(xlabel="first direction", ylabel="second direction")
+        else:
+            shares = np.bincount(sample.labels, minlength=len(classes)) / len(sample)
+            axes.bar(np.arange(len(classes)) + 0.4 * (sample is window), shares, 0.4, label=name)
+            axes.set_xticks(np.arange(len(classes)) + 0.2, classes)
+            axes.set(xlabel="answer", ylabel="share of the pictures")
+    colour = "firebrick" if test.alarm else "black"
+    title = f"{test.name}: distance {test.statistic:.3f}, p {test.p_value:.4f}"
+    axes.set_title(title, color=colour, fontsize="small")
+    axes.legend(fontsize="small")
+    return image(figure, title)
 
 
 def accuracy(said: Mapping[str, Sequence[tuple[datetime, bool]]]) -> str:
     """Live accuracy over time by version, with its 95 % interval; `said`: when, and whether the answer was right.
 
-    Each point stands for a twelfth of the feedback on its version, so every one is as sure as the next.
+    Each point stands for a twelfth of the feedback on its version, so every one is as sure as the next; the legend
+    names how many answers that is.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
+    drawn: list[datetime] = []
     for version, found in said.items():
-        parts = [part for part in np.array_split(np.arange(len(found)), 12) if len(part)]
+        parts = [part for part in np.array_split(np.arange(len(found)), GROUPS) if len(part)]
+        sizes = " or ".join(map(str, sorted({len(part) for part in parts})))
         times = [found[int(part[len(part) // 2])][0] for part in parts]
         right = [sum(found[int(number)][1] for number in part) for part in parts]
         shares = np.array([count / len(part) for count, part in zip(right, parts, strict=True)])
-        low, high = np.array([accuracy_interval(count, len(part)) for count, part in zip(right, parts, strict=True)]).T
-        axes.errorbar(times, shares, np.abs([shares - low, high - shares]), fmt="o-", capsize=3, label=version)  # type: ignore[arg-type]
-    figure.autofmt_xdate()
-    axes.set(ylabel="accuracy", title="Live accuracy by version, from feedback")
-    axes.legend(title="version")
+        low, high = np.array([wilson(count, len(part)) for count, part in zip(right, parts, strict=True)]).T
+        name = f"version {version}, groups of {sizes}"
+        axes.errorbar(times, shares, np.abs([shares - low, high - shares]), fmt="o-", capsize=3, label=name)  # type: ignore[arg-type]
+        drawn += times
+    _over_time(axes, drawn)
+    axes.set(ylabel="accuracy", title="Live accuracy by version, from feedback, with 95 % intervals")
+    axes.legend()
     return image(figure, "live accuracy")
+
+
+def _over_time(axes: Axes, times: Sequence[datetime]) -> None:
+    """The axis of time, with room around the points also where there is one only."""
+    room = max((max(times) - min(times)) / 20, timedelta(hours=1))
+    axes.set_xlim(min(times) - room, max(times) + room)  # type: ignore[arg-type]
+    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d\n%H:%M"))  # type: ignore[no-untyped-call]
+    axes.set_xlabel("time (UTC)")
 
 
 def labels(hours: Mapping[datetime, Counter[str]], classes: Sequence[str]) -> str:
     """The share of each class among the answers, over time."""
-    figure = Figure(figsize=(10, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     times = sorted(hours)
     counts = np.array([[hours[time][name] for name in classes] for time in times], float)
     shares = counts / counts.sum(axis=1, keepdims=True)
     for name, share in zip(classes, shares.T, strict=True):
         axes.plot(times, share, "o-", label=name)  # type: ignore[arg-type]
-    figure.autofmt_xdate()
+    _over_time(axes, times)
     axes.set(ylabel="share of the answers", ylim=(0, 1), title="Label mix by hour")
     axes.legend()
     return image(figure, "label mix")
@@ -82,6 +117,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
     figure = Figure(figsize=(1.2 * len(classes) + 3, 1.2 * len(classes) + 2), layout="constrained")
     axes = figure.subplots()
     ConfusionMatrixDisplay(matrix, display_labels=classes).plot(ax=axes, cmap="Blues", colorbar=False)
+    axes.set(xlabel="answer", ylabel="label", title="Confusion")
     return image(figure, "confusion")
 
 

@@ -12,8 +12,9 @@ from sklearn.metrics import confusion_matrix
 from monitoring import plots
 from monitoring.shift import Sample
 from training import html
-from training.metrics import accuracy_interval, calibration_error
+from training.metrics import calibration_error
 from training.reference import Reference
+from training.serving.feedback_store import wilson
 
 if TYPE_CHECKING:
     from monitoring.drift import Finding
@@ -33,6 +34,8 @@ def drift_sections(finding: Finding, known: Reference, window: Sample) -> Iterat
         f"checked {finding.time:%Y-%m-%d %H:%M} UTC: {finding.pictures} pictures of {finding.predictions} predictions "
         f"in {hours:g} hours against {len(known.labels)} of the validation split"
     )
+    if finding.others:
+        yield f"<p>{escape(finding.others_text())}."
     if not finding.tests:
         yield "<p><b>Too few pictures to tell whether they drifted.</b>"
         return
@@ -49,7 +52,7 @@ def drift_sections(finding: Finding, known: Reference, window: Sample) -> Iterat
         for test in finding.tests
     )
     yield html.table(["test", "distance", "p-value", "alarms up to", ""], rows)
-    yield plots.shifts(Sample.of_reference(known), window, finding.tests, model.folder.classes)
+    yield "<p>" + plots.shifts(Sample.of_reference(known), window, finding.tests, model.folder.classes)
 
 
 def performance_page(judged: Judged, faults: Sequence[str], production: Production, drift: Sequence[str]) -> str:
@@ -66,7 +69,8 @@ def _judged(judged: Judged, faults: Sequence[str]) -> Iterator[str]:
     rows = [
         ["model", f"{escape(model.name)}, version {escape(model.version)}, <code>{model.folder.sha256[:16]}</code>"],
         ["answers of", escape(judged.source)],
-        ["pictures", f"{judged.pictures}, {judged.refused} refused (they count as wrong)"],
+        ["pictures of", escape(judged.folder)],
+        ["pictures", f"{judged.pictures}, {escape(judged.refused)}"],
         ["accuracy", f"{judged.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"],
         ["of the model card", f"{metrics['accuracy']:.4f} ({card_low:.4f} to {card_high:.4f})"],
     ]
@@ -78,27 +82,32 @@ def _judged(judged: Judged, faults: Sequence[str]) -> Iterator[str]:
     classes = model.folder.classes
     truth, probabilities = judged.known()
     numbers = np.arange(len(classes))
-    yield plots.confusion(confusion_matrix(truth, probabilities.argmax(1), labels=numbers), classes)
+    yield "<p>" + plots.confusion(confusion_matrix(truth, probabilities.argmax(1), labels=numbers), classes)
     yield plots.reliability(probabilities, truth)
     yield f"<p>Calibration error {calibration_error(probabilities, truth):.4f}"
     yield "<h2>Latency</h2>" + (
-        plots.latency(judged.milliseconds, "One picture, as this client saw it")
+        "<p>" + plots.latency(judged.milliseconds, "One picture, as this client saw it")
         if judged.milliseconds
         else "<p>No service was asked (--url)."
     )
 
 
 def _production(production: Production) -> Iterator[str]:
-    yield plots.latency(production.milliseconds, "In production, inside the service") if production.hours else ""
+    if production.hours:
+        yield "<p>" + plots.latency(production.milliseconds, "In production, inside the service")
     yield "<h2>Live accuracy</h2>"
     if production.said:
         yield html.table(["version", "feedback", "accuracy", "95 % interval"], _accuracies(production.said))
-        yield plots.accuracy(production.said)
+        yield (
+            f"<p>Each point is a group of answers that followed one another: up to {plots.GROUPS} groups for each "
+            "version, the legend names how many answers are in one."
+        )
+        yield "<p>" + plots.accuracy(production.said)
     else:
         yield "<p>Nobody has sent feedback yet."
     yield "<h2>Label mix</h2>"
     yield (
-        plots.labels(production.hours, production.classes)
+        "<p>" + plots.labels(production.hours, production.classes)
         if production.hours
         else "<p>No predictions of this model in the window."
     )
@@ -107,5 +116,5 @@ def _production(production: Production) -> Iterator[str]:
 def _accuracies(said: Mapping[str, Sequence[tuple[object, bool]]]) -> Iterator[list[str]]:
     for version, found in said.items():
         right = sum(correct for _, correct in found)
-        low, high = accuracy_interval(right, len(found))
+        low, high = wilson(right, len(found))
         yield [escape(version), str(len(found)), f"{right / len(found):.4f}", f"{low:.4f} to {high:.4f}"]

@@ -11,6 +11,9 @@
 
 `version` is the one in MLflow, or `sha256:...` when MODEL_PATH is served. Feedback lies beside it in feedback.jsonl:
 {"time", "request_id", "label", "predicted", "name", "version", "model_sha256", "captured"}.
+
+Requests of our own checks (monitoring.performance, tests/smoke) have ids that begin with CHECK_PREFIX, those of a batch
+too (`ID.0`). They are no traffic of production: neither function here returns them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,13 @@ from typing import Any
 from training.serving.log_files import FEEDBACK_FILE as FEEDBACK_FILE
 from training.serving.log_files import Tail, request_files
 
+CHECK_PREFIX = "check-"  # of the X-Request-ID of pictures that are sent to try the service
+
 log = logging.getLogger(__name__)
+
+
+def _of_a_check(record: dict[str, Any]) -> bool:
+    return str(record.get("request_id", "")).startswith(CHECK_PREFIX)
 
 
 def read(
@@ -41,7 +50,7 @@ def read(
     for path in request_files(folder, since.timestamp()):
         for record in tail.read(path):
             record["time"] = datetime.fromisoformat(record["time"])
-            if record["time"] < since or (until is not None and record["time"] >= until):
+            if record["time"] < since or (until is not None and record["time"] >= until) or _of_a_check(record):
                 continue
             if model_sha256 is None or model_sha256.startswith(record["model_sha256"]):
                 yield record
@@ -55,7 +64,7 @@ def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[
     tail = Tail("time", "request_id", "label", "predicted", "version")
     for record in tail.read(folder / FEEDBACK_FILE):
         record["time"] = datetime.fromisoformat(record["time"])
-        if since is None or record["time"] >= since:
+        if (since is None or record["time"] >= since) and not _of_a_check(record):
             yield record
     if torn := tail.torn + tail.unfinished:
         log.warning("%s: %d lines that are no feedback skipped", folder / FEEDBACK_FILE, torn)

@@ -5,31 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.champion import Champion
-from training.inference import ModelFolder
+from training.champion import Champion, ChampionError
+from training.inference import ModelFolder, ModelFolderError
 from training.serving import startup
 
 
 @dataclass(frozen=True)
 class Served:
-    """`version` is the one in MLflow, or `sha256:` and 16 digits of a model that has none here."""
+    """`version` is the one in MLflow, or `sha256:` and 16 digits of a model that has none here; `in_service`: whether
+    it is what the service here serves."""
 
     folder: ModelFolder
     name: str
     version: str
+    in_service: bool
 
 
 def find(path: Path | None = None) -> Served:
     """The model folder at `path`, or else what the service serves: MODEL_PATH or the pinned champion.
 
-    Raises ModelFolderError for a folder that is not whole, ChampionError without a champion.
+    A copy of the model that is served is known as that, with its version. Raises ModelFolderError for a folder that is
+    not whole, ChampionError without a champion.
     """
     if path is not None:
-        return _unregistered(ModelFolder.open(path))
+        return _known(ModelFolder.open(path))
     pin = startup.pinned()
     if pin is None:
-        return _unregistered(ModelFolder.open(startup.folder_path(None)))
-    return Served(ModelFolder.open(_champion_path(pin)), pin.name, pin.mlflow_version)
+        return _unregistered(ModelFolder.open(startup.folder_path(None)), in_service=True)
+    return Served(ModelFolder.open(_champion_path(pin)), pin.name, pin.mlflow_version, in_service=True)
+
+
+def _known(folder: ModelFolder) -> Served:
+    try:
+        pin = startup.pinned()
+        served = pin.model_sha256 if pin else ModelFolder.open(startup.folder_path(None)).sha256
+    except (ChampionError, ModelFolderError):  # nothing is served here
+        return _unregistered(folder, in_service=False)
+    if pin is None or served != folder.sha256:
+        return _unregistered(folder, in_service=served == folder.sha256)
+    return Served(folder, pin.name, pin.mlflow_version, in_service=True)
 
 
 def _champion_path(pin: Champion) -> Path:
@@ -38,5 +52,5 @@ def _champion_path(pin: Champion) -> Path:
     return startup.folder_path(pin)
 
 
-def _unregistered(folder: ModelFolder) -> Served:
-    return Served(folder, folder.card["name"], f"sha256:{folder.sha256[:16]}")
+def _unregistered(folder: ModelFolder, in_service: bool) -> Served:
+    return Served(folder, folder.card["name"], f"sha256:{folder.sha256[:16]}", in_service)

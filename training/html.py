@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:14px system-ui;margin:2em}} td,th{{padding:2px 10px;text-align:left}} img{{margin:1px}}</style>
+<meta name="viewport" content="width=device-width">
+<style>
+body{{font:14px system-ui;margin:2em;overflow-wrap:break-word}}
+td,th{{padding:2px 10px;text-align:left}} table{{margin:1em 0}}
+img{{margin:1px;max-width:100%;height:auto}}
+@media(max-width:600px){{body{{margin:1em}} table{{font-size:12px}} td,th{{padding:2px 4px}}
+  td:nth-child(2){{overflow-wrap:anywhere}}}}
+</style>
 <h1>{title}</h1>
 {body}
 </html>

@@ -61,6 +61,7 @@ class Chain:
         found = {
             "time": datetime.now(UTC).isoformat(),
             "version": "3",
+            "enough_pictures": True,
             "alarm": alarm,
             "tests": [{"property": "brightness", "statistic": 0.8, "p_value": 0.0, "threshold": 0.001, "alarm": alarm}],
         }

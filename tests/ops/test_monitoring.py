@@ -204,6 +204,7 @@ def _send_each_kind(server: Server, client: httpx.Client) -> None:
     drift = {
         "time": datetime.now(UTC).isoformat(),
         "version": "3",
+        "enough_pictures": True,
         "alarm": False,
         "tests": [{"property": "brightness", "statistic": 0.1, "p_value": 0.7, "threshold": 0.001, "alarm": False}],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring import drift, performance
-from tests.service.server import ROOT, Server
+from data.errors import DataError
+from monitoring import drift, performance, request_log
+from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.inference import ModelFolder
+from training.serving.feedback_store import wilson
 
 
 @pytest.fixture
@@ -51,15 +54,18 @@ def test_the_service_answers_as_the_model_does(
     run(model.path, pictures, "--url", server.url)
     out = capsys.readouterr().out
     assert f"{server.url}: accuracy 0.9" in out
-    assert "61 pictures, 1 refused" in out
+    assert f"61 pictures, 1 refused, counted as wrong: {pictures}/dogs/broken.png (not_an_image)" in out
 
 
 def test_the_log_of_the_service_is_checked_for_drift(
-    server: Server, project: Path, model: ModelFolder, pictures: Path
+    server: Server, project: Path, model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(model.path, pictures, "--url", server.url)
+    monkeypatch.setenv("MODEL_PATH", str(model.path))
+    for number in range(60):
+        data = tiny_picture(number % 2, 8000 + number)
+        httpx.post(f"{server.url}/predict", files={"image": data}).raise_for_status()
     logs = project / "logs"
-    words = ["check", "--model", str(model.path), "--log-dir", str(logs), "--exit-zero"]
+    words = ["check", "--log-dir", str(logs), "--exit-zero"]
     while (found := checked(words, logs))["pictures"] < 60:
         time.sleep(0.1)  # the service writes its log every now and then
     page = httpx.get(f"{server.url}/metrics").text
@@ -67,6 +73,20 @@ def test_the_log_of_the_service_is_checked_for_drift(
     version = f'{{version="sha256:{model.sha256[:16]}"}}'
     assert f"classifier_drift_alarm{version} {float(found['alarm'])}" in page
     assert page.count("classifier_drift_score{") == 9
+
+
+def test_pictures_that_are_sent_to_try_the_service_are_no_traffic(
+    server: Server, project: Path, model: ModelFolder, pictures: Path
+) -> None:
+    since, logs = datetime.now(UTC), project / "logs"
+    run(model.path, pictures, "--url", server.url)
+    files = [("images", tiny_picture(0, number)) for number in range(2)]
+    headers = {"X-Request-ID": f"{request_log.CHECK_PREFIX}batch"}
+    httpx.post(f"{server.url}/predict_batch", files=files, headers=headers).raise_for_status()
+    while "check-batch.1" not in (lines := "".join(path.read_text() for path in logs.glob("requests-*"))):
+        time.sleep(0.1)
+    assert lines.count('"check-') >= 62
+    assert list(request_log.read(logs, since)) == []
 
 
 def checked(words: list[str], logs: Path) -> dict[str, Any]:
@@ -108,6 +128,86 @@ def test_a_service_that_cannot_be_asked_is_told(model: ModelFolder, pictures: Pa
         run(model.path, pictures, "--url", "http://127.0.0.1:9")
 
 
+def test_what_is_no_address_of_a_service_is_told_with_the_mend(
+    server: Server, model: ModelFolder, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word in ("127.0.0.1:3311", "localhost", "http://"):
+        with pytest.raises(SystemExit) as end:
+            run(model.path, pictures, "--url", word)
+        assert end.value.code == 2
+        assert "begins with http:// or https://" in capsys.readouterr().err
+    for path in ("/ui", "/docs", "/health"):
+        with pytest.raises(performance.PerformanceError, match=f"{path}/model is not the service .*: --url is its own"):
+            run(model.path, pictures, "--url", server.url + path)
+
+
+def test_a_service_with_keys_gets_the_one_in_the_environment(
+    tmp_path: Path, model: ModelFolder, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy_project(tmp_path / "project")
+    make_champion(project, project / "home")
+    server = Server.start(project, project / "home", SERVE_DRAIN="0", API_KEYS="secret")
+    try:
+        monkeypatch.delenv("API_KEY", raising=False)
+        with pytest.raises(performance.PerformanceError, match="asks for an API key: set API_KEY in the environment"):
+            run(model.path, pictures, "--url", server.url)
+        monkeypatch.setenv("API_KEY", "wrong")
+        with pytest.raises(performance.PerformanceError, match="the one in API_KEY is none of its keys"):
+            run(model.path, pictures, "--url", server.url)
+        monkeypatch.setenv("API_KEY", "secret")
+        run(model.path, pictures, "--url", server.url)
+    finally:
+        server.stop()
+
+
+def test_the_folder_is_looked_at_before_the_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        run(tmp_path / "no model", tmp_path / "nowhere")
+
+
+def test_of_train_and_test_only_the_latter_is_scored(
+    model: ModelFolder, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, page = tmp_path / "tree", tmp_path / "page.html"
+    tree.mkdir()
+    for name in ("train", "test"):
+        (tree / name).symlink_to(pictures)
+    run(model.path, tree, "--report", str(page))
+    told = f"{tree}, its folder test only"
+    out = capsys.readouterr().out
+    assert f"pictures of {told}" in out and "61 pictures" in out
+    assert told in page.read_text()
+
+
+def test_a_folder_that_is_no_class_is_named(model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
+    for name, target in (("cats", "cats"), ("dogs", "dogs"), ("birds", "cats")):
+        (tmp_path / "tree").mkdir(exist_ok=True)
+        (tmp_path / "tree" / name).symlink_to(pictures / target)
+    with pytest.raises(performance.PerformanceError, match="tree/birds: the model knows cat, dog only"):
+        run(model.path, tmp_path / "tree")
+
+
+def test_of_many_refused_files_the_first_few_are_named(
+    model: ModelFolder, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, page = tmp_path / "tree", tmp_path / "page.html"
+    shutil.copytree(pictures, tree)
+    for number in range(7):
+        (tree / f"cats/broken{number}.png").write_bytes(b"")
+    run(model.path, tree, "--report", str(page))
+    told = f"8 refused, counted as wrong: {tree}/cats/broken0.png (empty), {tree}/cats/broken1.png (empty), "
+    for text in (capsys.readouterr().out, page.read_text()):
+        assert told in text
+        assert f"{tree}/cats/broken4.png (empty), 3 more" in text
+        assert "broken5" not in text
+
+
+def test_the_interval_is_that_of_live_accuracy() -> None:
+    rows = pd.DataFrame({"label": ["cat"] * 4, "prediction": ["cat", "cat", "dog", "dog"]})
+    judged = performance.Judged(None, "the model offline", "pictures", rows)  # type: ignore[arg-type]
+    assert judged.interval == wilson(2, 4)
+
+
 def test_only_few_pictures_may_differ() -> None:
     rows = pd.DataFrame({"path": ["a", "b", "c"], "refused": [None, None, "corrupt"]}).astype("string")
     rows["prediction"] = ["cat", "dog", None]
@@ -138,12 +238,16 @@ def test_the_page_shows_feedback_and_drift(
         "sketch": base64.b64encode(np.zeros(32, "<f2").tobytes()).decode(),
     }
     lines = [json.dumps(request | {"picture_sha256": f"{number:064x}"}) for number in range(60)]
+    lines += [
+        json.dumps(request | {"picture_sha256": f"{number:064x}", "request_id": "check-7.1"}) for number in (70, 71)
+    ]
     (logs / "requests-7.jsonl").write_text("\n".join(lines) + "\n")
     said = [
         {"time": (now - timedelta(hours=number)).isoformat(), "request_id": f"{number // 2}", "version": "3"}
         | {"label": "cat", "predicted": ("cat", "dog")[number % 2]}
         for number in reversed(range(40))
     ]
+    said.append(said[-1] | {"request_id": "check-7.1", "predicted": "dog"})
     (logs / "feedback.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     page = tmp_path / "page.html"
     with pytest.raises(SystemExit) as end:
@@ -151,6 +255,10 @@ def test_the_page_shows_feedback_and_drift(
     assert end.value.code == 3
     assert "drift: brightness" in capsys.readouterr().out
     text = page.read_text()
-    assert text.count('src="data:image/png;base64,') == 6  # confusion, calibration, latency, accuracy, labels, drift
+    assert (
+        text.count('src="data:image/png;base64,') == 5 + 9
+    )  # confusion, calibration, latency, accuracy, labels; drift
+    assert "each version, the legend names how many" in text
+    assert "60 pictures of 60 predictions" in text
     assert "<td>3<td>20<td>1.0000" in text  # the later of two on one request counts
     assert "http" not in text

@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from monitoring import request_log
 from tests.service.server import ROOT, Server, free_port
 from tests.tiny import tiny_picture
 
@@ -47,6 +51,18 @@ def test_a_sound_service_passes(server: Server, pictures: Path, tmp_path: Path) 
     suite = ElementTree.parse(report).getroot()
     assert [case.get("name") for case in suite] == CHECKS
     assert (suite.get("failures"), suite.findall(".//failure")) == ("0", [])
+
+
+def test_its_pictures_are_no_traffic(server: Server, project: Path, pictures: Path) -> None:
+    since = datetime.now(UTC)
+    assert smoke(server.url, "--fail-on-error", SMOKE_PICTURES=str(pictures)).returncode == 0
+    said = httpx.post(f"{server.url}/predict", files={"image": (pictures / "cat/1.png").read_bytes()}, timeout=20)
+    mine = [said.json()["request_id"]]
+    while not (found := [each["request_id"] for each in request_log.read(project / "logs", since)]):
+        time.sleep(0.1)  # the service writes its log every now and then
+    assert found == mine
+    lines = "".join(path.read_text() for path in (project / "logs").glob("requests-*"))
+    assert lines.count('"request_id":"check-smoke-') >= 4
 
 
 def test_a_wrong_answer_fails(server: Server, pictures: Path, tmp_path: Path) -> None:

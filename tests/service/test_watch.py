@@ -252,6 +252,7 @@ def test_what_the_drift_check_found_is_a_metric_and_a_broken_file_breaks_nothing
     found = {
         "time": "2026-11-24T12:00:00+00:00",
         "version": "3",
+        "enough_pictures": False,
         "alarm": True,
         "tests": [{"property": "brightness", "statistic": 0.4, "p_value": 1e-9, "threshold": 1e-3, "alarm": True}],
     }
@@ -260,6 +261,7 @@ def test_what_the_drift_check_found_is_a_metric_and_a_broken_file_breaks_nothing
     samples = scrape(client)
     assert samples["classifier_drift_score{property=brightness,version=3}"] == 0.4
     assert samples["classifier_drift_alarm{version=3}"] == 1
+    assert samples["classifier_drift_enough_pictures{version=3}"] == 0
     checked = datetime.fromtimestamp(samples["classifier_drift_checked_timestamp_seconds{version=3}"], UTC)
     assert checked.isoformat() == found["time"]
     path.write_text(json.dumps(found)[:40])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from monitoring import drift, served
@@ -25,7 +26,7 @@ from training.properties import measure
 from training.reference import Reference
 from training.serving import startup
 
-QUICK = ("--permutations", "1999", "--min-pictures", "30")
+QUICK = {"permutations": 1999, "min_pictures": 30}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 
 @pytest.fixture(autouse=True)
-def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(SOURCE)
+def in_a_project(model: ModelFolder, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model is served, and a check takes little time."""
+    values = yaml.safe_load((SOURCE / "params.yaml").read_text())
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values | {"drift": values["drift"] | QUICK}))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MODEL_PATH", str(model.path))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
 
 
 def record(model: ModelFolder, pixels: np.ndarray, number: int, age: timedelta) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def log(folder: Path, lines: Sequence[dict[str, Any]], process: int = 7) -> Path
 def run(model: ModelFolder, folder: Path, *words: str) -> int:
     """The exit code of `check`."""
     try:
-        drift.main(["check", "--model", str(model.path), "--log-dir", str(folder), *QUICK, *words])
+        drift.main(["check", "--model", str(model.path), "--log-dir", str(folder), *words])
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -108,7 +115,7 @@ def test_dark_pictures_alarm(model: ModelFolder, tmp_path: Path, capsys: pytest.
     assert f"drift: {', '.join(named)}" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text()) == values
     page = (tmp_path / "page.html").read_text()
-    assert "Drift: brightness" in page and page.count('src="data:image/png;base64,') == 1
+    assert "Drift: brightness" in page and page.count('src="data:image/png;base64,') == 9
     assert run(model, folder, "--exit-zero") == 0
 
 
@@ -156,7 +163,7 @@ def test_it_needs_only_what_the_service_needs(model: ModelFolder, tmp_path: Path
     folder = log(tmp_path / "logs", records(model, 40))
     missing = ("torch", "mlflow", "matplotlib", "scipy", "sklearn", "pandas", "tqdm", "requests", "data")
     script = f"import sys; sys.modules.update(dict.fromkeys({missing})); from monitoring import drift; drift.main()"
-    words = ["check", "--model", str(model.path), "--log-dir", str(folder), *QUICK]
+    words = ["check", "--log-dir", str(folder)]
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no drift"), done.stderr
 
@@ -171,12 +178,104 @@ def test_an_error_leaves_the_last_finding_alone(model: ModelFolder, tmp_path: Pa
         run(bare, folder)
     with pytest.raises(drift.DriftError, match=r"nowhere is missing: .* --log-dir"):
         run(model, tmp_path / "nowhere")
+    with pytest.raises(drift.DriftError, match=r"requests-7\.jsonl is a file, not a folder: .* --log-dir"):
+        run(model, folder / "requests-7.jsonl")
     assert found(folder) == before
 
 
-@pytest.mark.parametrize("word", ["24", "0h", "-3h", "h", "1w"])
+@pytest.mark.parametrize("word", ["24", "0h", "-3h", "h", "1w", "1000000000d", "999999d", f"{'9' * 400}h"])
 def test_a_wrong_window_is_wrong_usage(model: ModelFolder, tmp_path: Path, word: str) -> None:
     assert run(model, tmp_path, f"--window={word}") == 2
+
+
+@pytest.mark.parametrize("words", ["--min-pictures 0", "--false-alarms 2", "--permutations 10", "--seed x"])
+def test_wrong_parameters_are_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    for command in (["check"], ["simulate", "--pictures", str(tmp_path)]):
+        with pytest.raises(SystemExit) as end:
+            drift.main([*command, *words.split()])
+        assert end.value.code == 2
+        assert f"error: command line: {words[2:].split()[0].replace('-', '_')}" in capsys.readouterr().err
+
+
+def test_an_alarm_stands_until_a_check_can_tell(
+    model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = log(tmp_path / "logs", records(model, 60, dark=0.5))
+    assert run(model, folder) == 3
+    alarmed = found(folder)
+    log(folder, records(model, 5))
+    assert run(model, folder) == run(model, folder) == 4
+    assert "the alarm of an earlier check stands" in capsys.readouterr().out
+    values = found(folder)
+    assert (values["alarm"], values["tests"]) == (True, alarmed["tests"])
+    assert (values["enough_pictures"], values["pictures"]) == (False, 5)
+    log(folder, records(model, 60))
+    assert run(model, folder) == 0
+    assert (found(folder)["alarm"], found(folder)["enough_pictures"]) == (False, True)
+
+
+@pytest.mark.parametrize("former", ["another model", "damaged"])
+def test_no_alarm_stands_but_that_of_the_same_model(model: ModelFolder, tmp_path: Path, former: str) -> None:
+    folder = log(tmp_path / "logs", records(model, 60, dark=0.5))
+    assert run(model, folder) == 3
+    other = json.dumps(found(folder) | {"model_sha256": "0" * 16})
+    (folder / "drift.json").write_text(other if former == "another model" else other[:40])
+    log(folder, records(model, 5))
+    assert run(model, folder) == 4
+    assert (found(folder)["alarm"], found(folder)["tests"]) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--dry-run", "--dry-run"),
+        ("--false-alarms 0.02", r"other parameters than in params.yaml (false_alarms)"),
+        ("--min-pictures 40 --seed 7", "other parameters than in params.yaml (min_pictures, seed)"),
+        ("--model other", "--model names another model than the service here serves"),
+    ],
+)
+def test_what_is_not_productions_own_check_is_not_recorded(
+    model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, reason: str
+) -> None:
+    tiny_model_folder(Path("other"), seed=1, skill=0.9)
+    folder = log(tmp_path / "logs", records(model, 60))
+    assert run(model, folder) == 0
+    before = found(folder)
+    log(folder, records(model, 60, dark=0.5))
+    capsys.readouterr()
+    kept = (tmp_path / "found.json", tmp_path / "page.html")
+    run(model, folder, *words.split(), "--json", str(kept[0]), "--report", str(kept[1]))
+    assert capsys.readouterr().out.splitlines()[-1] == f"not recorded in drift.json: {reason}"
+    assert found(folder) == before
+    assert json.loads(kept[0].read_text())["predictions"] == (0 if "other" in words else 60)
+    assert kept[1].exists()
+
+
+def test_the_default_given_in_words_is_recorded(model: ModelFolder, tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", records(model, 60))
+    assert run(model, folder, "--min-pictures", "30") == 0
+    assert found(folder)["pictures"] == 60
+
+
+def test_pictures_of_our_own_checks_are_left_out(model: ModelFolder, tmp_path: Path) -> None:
+    lines = [line | {"request_id": f"check-{line['request_id']}.0"} for line in records(model, 60, dark=0.5)]
+    folder = log(tmp_path / "logs", [*lines, *records(model, 40)])
+    assert run(model, folder) == 0
+    assert found(folder)["predictions"] == 40
+
+
+def test_predictions_of_other_versions_are_told(
+    model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = records(model, 12)
+    other = [line | {"model_sha256": "0" * 16, "version": "23"[number > 4]} for number, line in enumerate(lines)]
+    folder = log(tmp_path / "logs", other)
+    page = tmp_path / "page.html"
+    assert run(model, folder, "--report", str(page)) == 4
+    told = "predictions of other versions in the window: 5 of version 2, 7 of version 3; if they go on"
+    out = capsys.readouterr().out
+    assert "0 pictures of 0 predictions" in out and told in out and "restart the service" in out
+    assert told in page.read_text()
 
 
 def test_the_served_model_is_the_pinned_one_also_in_a_bento(
@@ -192,6 +291,10 @@ def test_the_served_model_is_the_pinned_one_also_in_a_bento(
     monkeypatch.setattr(startup, "pinned", lambda: pin)
     here = served.find()
     assert (here.version, here.folder.sha256) == ("3", model.sha256)
+    copy = served.find(tiny_model_folder(tmp_path / "copy").path)
+    assert (copy.version, copy.in_service) == ("3", True)
+    other = served.find(tiny_model_folder(tmp_path / "other", skill=0.9).path)
+    assert (other.version, other.in_service) == (f"sha256:{other.folder.sha256[:16]}", False)
     monkeypatch.setattr(startup, "pinned", lambda: None)
     monkeypatch.setenv("MODEL_PATH", str(model.path))
     assert served.find().version == f"sha256:{model.sha256[:16]}"
@@ -224,7 +327,7 @@ def test_the_simulation_prints_the_table(
         (pictures / name).mkdir(parents=True)
         for number in range(40):
             (pictures / f"{name}/{number}.png").write_bytes(landscape(label, 3000 + number))
-    words = ["simulate", "--model", str(of_landscapes.path), "--pictures", str(pictures), "--size", "30", *QUICK]
+    words = ["simulate", "--model", str(of_landscapes.path), "--pictures", str(pictures), "--size", "30"]
     drift.main([*words, "--windows", "10", "--shifted-windows", "2"])
     lines = capsys.readouterr().out.splitlines()
     rows = {cells[1].strip(): cells[3].strip() for line in lines[2:] for cells in [line.split("|")]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -54,6 +55,18 @@ def test_times_and_a_model_are_chosen(writing: RequestLog, tmp_path: Path) -> No
     since, until = THEN + timedelta(hours=2), THEN + timedelta(hours=8)
     chosen = reader.read(tmp_path / "logs", since, until, model_sha256="a" * 64)
     assert [each["request_id"] for each in chosen] == ["2", "4", "6"]
+
+
+def test_what_our_own_checks_sent_is_left_out(writing: RequestLog, tmp_path: Path) -> None:
+    for name in ("check-1", "check-2.0", "check-2.1", "a-check-", "checked.0"):
+        writing.add(record(0) | {"request_id": name})
+    writing.flush()
+    said = {"label": "cat", "predicted": "cat", "version": "3"}
+    lines = [json.dumps(record(0) | said | {"request_id": name}) + "\n" for name in ("check-1", "7")]
+    (tmp_path / "logs/feedback.jsonl").write_text("".join(lines))
+    found = reader.read(tmp_path / "logs", THEN)
+    assert [each["request_id"] for each in found] == ["a-check-", "checked.0"]
+    assert [each["request_id"] for each in reader.read_feedback(tmp_path / "logs")] == ["7"]
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:

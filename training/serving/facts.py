@@ -112,14 +112,18 @@ class Facts(Collector):
 
 
 def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
-    """Of what monitoring.drift found last."""
+    """Of what monitoring.drift found last; scores and alarm are of the last check that had enough pictures."""
     version = str(found["version"])
     scores = [([version, test["property"]], float(test["statistic"])) for test in found["tests"]]
     alarm = [([version], float(found["alarm"]))]
+    enough = [([version], float(found["enough_pictures"]))]
     checked = [([version], datetime.fromisoformat(found["time"]).timestamp())]
     return [
-        _family("drift_score", "Test statistic of the last drift check", ["version", "property"], scores),
-        _family("drift_alarm", "Whether the last drift check found drift", ["version"], alarm),
+        _family(
+            "drift_score", "Test statistic of the last drift check that could tell", ["version", "property"], scores
+        ),
+        _family("drift_alarm", "Whether the last drift check that could tell found drift", ["version"], alarm),
+        _family("drift_enough_pictures", "Whether the last drift check could tell", ["version"], enough),
         _family("drift_checked_timestamp_seconds", "When drift was checked last", ["version"], checked),
     ]
 
