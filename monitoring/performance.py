@@ -42,7 +42,7 @@ from training.errors import ExpectedError
 from training.inference import usable_cores
 from training.metrics import Floats, Labels
 from training.score import Picture, score, table
-from training.serving.feedback_store import wilson
+from training.serving.feedback_store import interval
 
 TOLERANCE = 0.01  # in probability, served against offline
 MAX_SKEWED = 0.001  # share of the pictures that may differ by more
@@ -99,7 +99,7 @@ class Judged:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.right, self.pictures)
+        return interval(self.right, self.pictures)
 
     def text(self) -> str:
         """For people, in one line."""

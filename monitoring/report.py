@@ -14,7 +14,7 @@ from monitoring.shift import Sample
 from training import html
 from training.metrics import calibration_error
 from training.reference import Reference
-from training.serving.feedback_store import wilson
+from training.serving.feedback_store import interval
 
 if TYPE_CHECKING:
     from monitoring.drift import Finding
@@ -116,5 +116,5 @@ def _production(production: Production) -> Iterator[str]:
 def _accuracies(said: Mapping[str, Sequence[tuple[object, bool]]]) -> Iterator[list[str]]:
     for version, found in said.items():
         right = sum(correct for _, correct in found)
-        low, high = wilson(right, len(found))
+        low, high = interval(right, len(found))
         yield [escape(version), str(len(found)), f"{right / len(found):.4f}", f"{low:.4f} to {high:.4f}"]

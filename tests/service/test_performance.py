@@ -20,7 +20,7 @@ from monitoring import drift, performance, request_log
 from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.inference import ModelFolder
-from training.serving.feedback_store import wilson
+from training.serving.feedback_store import interval
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_of_many_refused_files_the_first_few_are_named(
 def test_the_interval_is_that_of_live_accuracy() -> None:
     rows = pd.DataFrame({"label": ["cat"] * 4, "prediction": ["cat", "cat", "dog", "dog"]})
     judged = performance.Judged(None, "the model offline", "pictures", rows)  # type: ignore[arg-type]
-    assert judged.interval == wilson(2, 4)
+    assert judged.interval == interval(2, 4)
 
 
 def test_only_few_pictures_may_differ() -> None:
