@@ -106,11 +106,14 @@ class Finding:
 
     def others_text(self) -> str:
         """How many predictions of which other versions there are, and what to do about them; empty without any."""
+        if not self.others:
+            return ""
         counts = ", ".join(f"{count} of version {version}" for version, count in sorted(self.others.items()))
-        if not counts or not self.model.in_service:
-            return counts and f"predictions of other versions in the window: {counts}"
+        told = f"predictions of other versions in the window: {counts}"
+        if not self.model.in_service:
+            return told
         return (
-            f"predictions of other versions in the window: {counts}; if they go on, and not from a canary, "
+            f"{told}; if they go on, and not from a canary, "
             f"restart the service: until then it does not serve version {self.model.version}"
         )
 
@@ -174,7 +177,7 @@ def predictions(
     `others`, by their version."""
     for folder in folders:
         for record in request_log.read(folder, since):
-            if model.folder.sha256.startswith(record["model_sha256"]):
+            if request_log.made_by(record, model.folder.sha256):
                 yield record
             else:
                 others[record["version"]] += 1

@@ -84,11 +84,13 @@ class Former:
         inside = {
             name.rpartition("/")[0] for name in tree.pictures if not name.startswith("test/") or name.count("/") < 2
         }
-        named = {path: path.rpartition("/")[2] for path in sorted(inside)}
-        folders = {rename.get(name, name): path for path, name in reversed(named.items())}
-        return cls(
-            tree.pictures, folders | {name: path for path, name in named.items() if rename.get(name, name) == name}
-        )
+        folders: dict[str, str] = {}
+        for path in sorted(inside):
+            name = path.rpartition("/")[2]
+            label = rename.get(name, name)
+            if label == name or label not in folders:  # the folder that is called like the class, or else the first
+                folders[label] = path
+        return cls(tree.pictures, folders)
 
     def folder(self, label: str) -> str:
         """Where pictures of this class go; DataError when it is no class of the tree."""

@@ -41,7 +41,7 @@ from training.command import run_command
 from training.errors import ExpectedError
 from training.inference import usable_cores
 from training.metrics import Floats, Labels
-from training.score import Picture, score, table
+from training.score import Picture, score, table, with_labels
 from training.serving.feedback_store import interval
 
 TOLERANCE = 0.01  # in probability, served against offline
@@ -201,7 +201,7 @@ def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[Picture
     if tree.has_test_folder():
         names = {name: path for name, path in names.items() if name.startswith("test/")}
         told = f"{root}, its folder test only: the model may have learnt from train"
-    return [Picture(path, rename.get(path.parent.name, path.parent.name)) for path in names.values()], told
+    return with_labels(names, rename), told
 
 
 def check_classes(pictures: Sequence[Picture], classes: Sequence[str]) -> None:

@@ -36,13 +36,16 @@ def _of_a_check(record: dict[str, Any]) -> bool:
     return str(record.get("request_id", "")).startswith(CHECK_PREFIX)
 
 
-def read(
-    folder: Path, since: datetime, until: datetime | None = None, model_sha256: str | None = None
-) -> Iterator[dict[str, Any]]:
+def made_by(record: dict[str, Any], model_sha256: str) -> bool:
+    """Whether that model (16 digits or more of its hash) made the prediction."""
+    return model_sha256.startswith(record["model_sha256"])
+
+
+def read(folder: Path, since: datetime, until: datetime | None = None) -> Iterator[dict[str, Any]]:
     """The predictions in `folder` from `since` until before `until`, each with its `time` as a datetime.
 
-    `model_sha256` (16 digits or more) keeps those of one model. Records come file by file: sort them where order
-    matters. Torn lines are skipped and their number is logged as a warning. FileNotFoundError without the folder.
+    Records come file by file: sort them where order matters. Torn lines are skipped and their number is logged as a
+    warning. FileNotFoundError without the folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: serve.log_dir names the folder of the request log")
@@ -50,9 +53,8 @@ def read(
     for path in request_files(folder, since.timestamp()):
         for record in tail.read(path):
             record["time"] = datetime.fromisoformat(record["time"])
-            if record["time"] < since or (until is not None and record["time"] >= until) or _of_a_check(record):
-                continue
-            if model_sha256 is None or model_sha256.startswith(record["model_sha256"]):
+            in_time = record["time"] >= since and (until is None or record["time"] < until)
+            if in_time and not _of_a_check(record):
                 yield record
     if torn := tail.torn + tail.unfinished:
         log.warning("%s: %d torn lines skipped", folder, torn)

@@ -14,7 +14,7 @@ import argparse
 import csv
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +167,11 @@ def find(source: Path, root: Path | None, rename: dict[str, str], classes: Seque
 
 def labelled(root: Path, rename: dict[str, str]) -> list[Picture]:
     """The pictures of a class tree with their class names; DataError when there is no such tree."""
-    names = find_tree(root).pictures
+    return with_labels(find_tree(root).pictures, rename)
+
+
+def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[Picture]:
+    """Pictures of a class tree by name (`CLASS/NAME` or `train/CLASS/NAME`), with their class names."""
     return [Picture(path, rename.get(label, label)) for name, path in names.items() for label in [name.split("/")[-2]]]
 
 
