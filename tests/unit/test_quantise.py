@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.drawing import drawing
 from training.forward import onnx_bytes, runner
-from training.quantise import first_nodes, quantised
+from training.quantise import channel_steps, feature_means, first_nodes, quantised
 
 SIZE = 32
 
@@ -54,6 +54,26 @@ def test_it_says_nearly_the_same(fp32: bytes, int8: bytes, pictures: np.ndarray)
     assert 0 < error < 0.1
 
 
+def test_on_average_it_says_the_same(fp32: bytes, int8: bytes, pictures: np.ndarray) -> None:
+    difference = feature_means(int8, pictures[:16]) - feature_means(fp32, pictures[:16])
+    assert np.abs(difference).max() < 1e-5
+
+
+def test_two_neighbours_and_activations_fit_in_16_bits_signed() -> None:
+    weights = np.random.default_rng(0).normal(size=(64, 30, 3, 3)).astype(np.float32)
+    weights[0] = 0
+    rounded = np.round(weights / channel_steps(weights)[:, None, None, None]).transpose(0, 2, 3, 1).reshape(64, -1)
+    assert np.abs(rounded[:, :-1] + rounded[:, 1:]).max() * 255 <= 2**15 - 1
+    assert 64 < np.abs(rounded).max(1)[1:].mean() <= 127  # better than 7 bits
+    assert not rounded[0].any()
+
+
+def test_a_depthwise_convolution_has_the_whole_range() -> None:
+    weights = np.random.default_rng(0).normal(size=(8, 1, 3, 3)).astype(np.float32)
+    rounded = np.round(weights / channel_steps(weights)[:, None, None, None])
+    assert (np.abs(rounded).max((1, 2, 3)) == 127).all()
+
+
 def test_all_but_the_first_convolutions_are_in_int8(int8: bytes) -> None:
     graph = onnx.load_from_string(int8).graph
     integers = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
@@ -66,7 +86,7 @@ def test_the_same_pictures_give_the_same_bytes(fp32: bytes, int8: bytes, picture
     assert quantised(fp32, pictures[:16]) == int8
 
 
-def test_the_first_eighth_is_left_and_one_at_least(fp32: bytes) -> None:
+def test_the_first_sixteenth_is_left_and_one_at_least(fp32: bytes) -> None:
     network = onnx.load_from_string(fp32)
     names = first_nodes(network)
     assert sum(node.op_type == "Conv" for node in network.graph.node if node.name in names) == 1
