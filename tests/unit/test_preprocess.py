@@ -4,6 +4,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 
 from tests.drawing import drawing, encoded
 from training import preprocess
-from training.preprocess import FORMATS, Limits, PictureError, Preprocessing, load
+from training.preprocess import FORMATS, Limits, PictureError, Preprocessing, flatten, load, open_checked, shrink
 
 HOW = Preprocessing()
 
@@ -66,18 +67,58 @@ def test_a_jpeg_decoded_small_looks_like_one_decoded_in_full(size: tuple[int, in
     assert np.abs(seen(data) - seen(full)).mean() < 1.5
 
 
-def test_a_jpeg_is_decoded_small_but_never_below_what_is_needed() -> None:
+def test_a_jpeg_is_decoded_small_but_never_below_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    original = Image.Image.resize
 
-    def spy(self: Image.Image, *arguments: object, **options: object) -> Image.Image:
-        sizes.append(self.size)
-        return original(self, *arguments, **options)  # type: ignore[arg-type]
+    def spy(image: Image.Image) -> Image.Image:
+        sizes.append(image.size)
+        return flatten(image)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image.Image, "resize", spy)
-        load(encoded(drawing(1, 2400, 1600), "JPEG"), HOW)
+    monkeypatch.setattr(preprocess, "flatten", spy)
+    load(encoded(drawing(1, 2400, 1600), "JPEG"), HOW)
     assert HOW.resize <= min(sizes[-1]) < 1600 // 3
+
+
+@pytest.mark.parametrize("size", [(300, 200), (301, 203), (17, 90), (511, 700)])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 2}, {"progressive": True}])
+def test_the_quicker_decoder_gives_the_same_pixels(size: tuple[int, int], options: dict[str, Any]) -> None:
+    data = encoded(drawing(1, *size), "JPEG", **options)
+    opened = open_checked(data)
+    decoded = preprocess._decoded_jpeg(opened, data)
+    assert decoded is not None
+    assert np.array_equal(decoded, np.asarray(Image.open(io.BytesIO(data))))
+    assert np.array_equal(load(data, HOW), shrink(opened, HOW))
+
+
+def damaged(data: bytes) -> bytes:
+    """A JPEG with a byte too many before one of its markers: decoders warn of it and go on."""
+    place = data.index(b"\xff\xda")
+    return data[:place] + b"\0" + data[place:]
+
+
+@pytest.mark.parametrize("picture", [drawing(1).convert("L"), drawing(1).convert("CMYK")])
+def test_what_the_quicker_decoder_does_not_take_pillow_decodes(picture: Image.Image) -> None:
+    data = encoded(picture, "JPEG")
+    assert preprocess._decoded_jpeg(open_checked(data), data) is None
+    assert np.array_equal(load(data, HOW), shrink(open_checked(data), HOW))
+
+
+def test_what_pillow_accepts_with_a_warning_is_accepted() -> None:
+    data = encoded(drawing(1), "JPEG")
+    assert preprocess._decoded_jpeg(open_checked(damaged(data)), damaged(data)) is None
+    assert np.array_equal(load(damaged(data), HOW), load(data, HOW))
+
+
+@pytest.mark.parametrize("shrink_by", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(300, 200), (640, 480), (40, 30), (1000, 1017), (2100, 1901)])
+def test_the_quicker_resizer_gives_what_pillow_gives(size: tuple[int, int], shrink_by: Any) -> None:
+    picture, how = drawing(1, *size), Preprocessing(shrink=shrink_by)
+    side = min(size) * how.size / how.resize
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    name = shrink_by.upper() if side > how.size else "BICUBIC"
+    resized = picture.resize((224, 224), Image.Resampling[name], (left, top, left + side, top + side))
+    difference = np.abs(seen(encoded(picture), how) - np.asarray(resized, dtype=np.int16))
+    assert difference.mean() < 0.5
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -221,7 +262,8 @@ def test_damage_raises_nothing_but_picture_error(kind: str) -> None:
     assert "corrupt" in outcomes
 
 
-def test_imports_only_pillow_and_numpy() -> None:
+def test_imports_no_more_than_the_bento_carries() -> None:
     source = Path(preprocess.__file__).read_text()
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    assert imported == {"__future__", "io", "math", "dataclasses", "typing", "numpy", "PIL"}
+    libraries = {"numpy", "PIL", "simplejpeg", "cykooz_resizer"}
+    assert imported == libraries | {"__future__", "io", "math", "threading", "dataclasses", "typing"}

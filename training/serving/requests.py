@@ -216,7 +216,7 @@ class Reader:
 
     def _decode(self, image: Image, data: bytes, begun: float) -> Decoded:
         size, kind = image.size, image.format
-        pixels = preprocess.shrink(image, self.how)
+        pixels = preprocess.shrink(image, self.how, data)
         width, height = preprocess.upright_size(size, image)
         digest = hashlib.sha256(data).hexdigest()
         facts = {"picture_sha256": digest, "bytes": len(data), "format": kind, "width": width, "height": height}
