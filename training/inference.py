@@ -12,7 +12,7 @@ A model folder is what `export` writes and every store holds, byte for byte:
     mistakes/         thumbnails of the worst mistakes on the test split
     SHA256SUMS        `sha256sum -c` format, of every other file
 
-Only numpy, Pillow and ONNX Runtime are imported: this module travels into the Bento.
+Only numpy, ONNX Runtime and what decodes pictures are imported: this module travels into the Bento.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Training, evaluation, the gate, drift checks and the service all call `load`, so a picture is never seen in two ways.
 Only numpy, Pillow and two libraries that are quicker at what they do are imported: this module travels into the Bento.
-simplejpeg decodes to the same pixels in three quarters of the time, cykooz-resizer resizes with the same filters, to
-within rounding, in a fifth.
+simplejpeg decodes to the same pixels in three quarters of the time; cykooz-resizer resizes with the same filters in a
+fifth, to the same pixels within rounding (bicubic, which overshoots, at sharp edges to within a few levels).
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
-# cykooz-resizer holds the interpreter's lock meanwhile: pictures that become smaller by more are Pillow's work.
-QUICK_SHRINK = 4
+MARGIN = 8  # pixels around the middle square that the filter may look at: its support, as nothing shrinks by half here
 
 
 class PictureError(ValueError):
@@ -83,28 +82,28 @@ def shrink(image: Image.Image, how: Preprocessing, data: bytes | None = None) ->
     `data` are the bytes that `image` was opened from: with them a JPEG is decoded sooner, to the same pixels.
     """
     try:
-        pixels = _decoded_jpeg(image, data) if _drafted(image, how) and data else None
-        small = _middle_square(flatten(image) if pixels is None else pixels, how)
+        _draft(image, how)
+        pixels = None if data is None else _quickly_decoded(image, data)
+        small = _middle_square(flatten(image), how) if pixels is None else _middle_square_of(pixels, how)
         return _turned(small, _orientation(image))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError) as error:
         raise _corrupt(error) from None
 
 
-def _drafted(image: Image.Image, how: Preprocessing) -> bool:
-    """Have Pillow decode a JPEG at the smallest scale that covers `resize`; whether that is all of its pixels."""
-    if image.format != "JPEG":
-        return False
-    size, scale = image.size, how.resize / min(image.size)
-    if scale < 1:
+def _draft(image: Image.Image, how: Preprocessing) -> None:
+    """Have Pillow decode a JPEG at the smallest scale that still covers `resize`."""
+    scale = how.resize / min(image.size)
+    if image.format == "JPEG" and scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-    return image.size == size
 
 
-def _decoded_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
-    """RGB [h, w, 3] of a JPEG, or None when Pillow must say what it is: not in colour, or not quite in order."""
-    if image.mode != "RGB":
+def _quickly_decoded(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
+    """RGB [h, w, 3] of a JPEG, or None where Pillow must: at a smaller scale, not in colour, not quite in order."""
+    if image.format != "JPEG" or image.mode != "RGB":
         return None
     try:
+        if simplejpeg.decode_jpeg_header(data)[1::-1] != image.size:
+            return None
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return None
@@ -186,25 +185,30 @@ _own = _Own()
 _FILTERS = {"bicubic": FilterType.catmull_rom, "bilinear": FilterType.bilinear}
 
 
-def _middle_square(picture: Image.Image | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+def _middle_square(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     """The middle square uint8 [size, size, 3] of an RGB picture, scaled as `how` says."""
-    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
-    side = min(width, height) * how.size / how.resize
-    left, top = (width - side) / 2, (height - side) / 2
-    smooth = how.shrink if side > how.size else "bicubic"
-    target = (how.size, how.size)
-    if isinstance(picture, Image.Image) and side > QUICK_SHRINK * how.size:
-        edges = (left, top, left + side, top + side)
-        return np.asarray(picture.resize(target, Image.Resampling[smooth.upper()], edges, reducing_gap=2.0))
-    box, convolution = CropBox(left, top, side, side), ResizeAlg.convolution(_FILTERS[smooth])
-    options = ResizeOptions(convolution, use_alpha=False, crop_box=box)
-    if isinstance(picture, Image.Image):
-        small = Image.new("RGB", target)
-        _own.resizer.resize_pil(picture, small, options)
-        return np.asarray(small)
-    made = ImageData(*target, PixelType.U8x3)
-    _own.resizer.resize(ImageData(width, height, PixelType.U8x3, picture.tobytes()), made, options)
-    return np.frombuffer(made.get_buffer(), np.uint8).reshape(how.size, how.size, 3)
+    small = Image.new("RGB", (how.size, how.size))
+    _own.resizer.resize_pil(image, small, _to_middle_square(image.size, how))
+    return np.asarray(small)
+
+
+def _middle_square_of(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+    """The same of pixels [h, w, 3]; what lies far from the middle of a long picture is not copied."""
+    keep = min(pixels.shape[:2]) + 2 * MARGIN
+    top, left = (max(0, (side - keep) // 2) for side in pixels.shape[:2])
+    height, width = (side - 2 * off for side, off in zip(pixels.shape[:2], (top, left), strict=True))
+    middle = ImageData(width, height, PixelType.U8x3, pixels[top : top + height, left : left + width].tobytes())
+    small = ImageData(how.size, how.size, PixelType.U8x3)
+    _own.resizer.resize(middle, small, _to_middle_square((width, height), how))
+    return np.frombuffer(small.get_buffer(), np.uint8).reshape(how.size, how.size, 3)
+
+
+def _to_middle_square(size: tuple[int, int], how: Preprocessing) -> ResizeOptions:
+    width, height = size
+    side = min(size) * how.size / how.resize
+    smooth = _FILTERS[how.shrink if side > how.size else "bicubic"]
+    box = CropBox((width - side) / 2, (height - side) / 2, side, side)
+    return ResizeOptions(ResizeAlg.convolution(smooth), use_alpha=False, crop_box=box)
 
 
 _TURNS = {
@@ -226,7 +230,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_size(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
-    """Width and height as the picture was held, of `size` as its file says; `image` is decoded already."""
+    """Width and height as the picture was held, of `size` as its file says."""
     return size[::-1] if _orientation(image) >= 5 else size
 
 

@@ -65,26 +65,27 @@ def quantised(model: bytes, pictures: NDArray[np.uint8]) -> bytes:
 
 def weight_steps(network: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
     """The step of each output channel's weights, as ONNX Runtime's TensorQuantOverrides, for every convolution."""
-    tensors = {tensor.name: tensor for tensor in network.graph.initializer}
-    weights = [node.input[1] for node in network.graph.node if node.op_type == "Conv" and node.input[1] in tensors]
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
     found = {}
-    for name in weights:
-        steps = channel_steps(numpy_helper.to_array(tensors[name]))
-        found[name] = [{"quant_type": QuantType.QInt8, "scale": step, "zero_point": np.int8(0)} for step in steps]
-        found[name][0]["axis"] = 0
+    for node in network.graph.node:
+        if node.op_type == "Conv" and node.input[1] in tensors:
+            weights = tensors[node.input[1]]
+            steps = channel_steps(weights, depthwise=helper.get_node_attr_value(node, "group") == len(weights))
+            made = [{"quant_type": QuantType.QInt8, "scale": step, "zero_point": np.int8(0)} for step in steps]
+            found[node.input[1]] = [made[0] | {"axis": 0}, *made[1:]]
     return found
 
 
-def channel_steps(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The smallest safe step [O] of weights [O, I, h, w] in 8 bits.
+def channel_steps(weights: NDArray[np.float32], depthwise: bool) -> NDArray[np.float32]:
+    """A safe step [O] of weights [O, I, h, w] in 8 bits.
 
     AVX2 adds two neighbouring products, activation in 8 bits times weight, in 16 bits, and saturates: two neighbours of
-    one sign may add up to no more than a single weight may be. Depthwise convolutions are computed in 16 bits each.
+    one sign may add up to no more than a single weight may be. Depthwise convolutions are computed otherwise.
     """
     rows = weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)  # as they lie in memory when they are multiplied
     largest = np.abs(rows).max(1)
-    if weights.shape[1] > 1:
-        largest = np.maximum(largest, np.abs(rows[:, :-1] + rows[:, 1:]).max(1))
+    if not depthwise:
+        largest = np.maximum(largest, np.abs(rows[:, :-1] + rows[:, 1:]).max(1, initial=0))
     steps: NDArray[np.float32] = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(LEVELS)
     return steps
 
