@@ -125,7 +125,7 @@ def by_pillow(picture: Image.Image, how: Preprocessing, name: str) -> NDArray[np
 def test_the_quicker_resizer_shrinks_to_what_pillow_gives(size: tuple[int, int], name: Any) -> None:
     how = Preprocessing(shrink=name)
     difference = np.abs(seen(encoded(noise(*size)), how) - by_pillow(noise(*size), how, name))
-    assert difference.mean() < 0.3
+    assert difference.mean() < 0.5
     assert name == "bicubic" or difference.max() == 1
 
 
