@@ -24,13 +24,14 @@ help: ## list the targets
 run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
 	@python -m training.run --port $(PORT)
 
+# Files in the order of their folders, not of their number of tests: those with few but long tests begin first.
 .PHONY: test
 test: $(INSTALLED) ## run the whole test suite
-	python -m pytest -n auto --dist loadfile
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## the same with coverage: a table, and coverage.xml
-	python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-report=xml
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml
 
 .PHONY: coverage-report
 coverage-report: $(INSTALLED) ## the last coverage as a table in Markdown
