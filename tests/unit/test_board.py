@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from training.serving.board import Board, Figure
 board = Board(Path(sys.argv[1]), 2)
-board.add(Figure.PICTURES, 5)
+board.add(Figure.PICTURES, int(sys.argv[3]))
 board.add(Figure.CONNECTIONS, int(sys.argv[2]))
 board.add(Figure.LISTENING, 1)
 print("joined", flush=True)
@@ -25,10 +25,10 @@ sys.stdin.readline()
 """
 
 
-def start(path: Path, connections: int = 2) -> subprocess.Popen[str]:
-    """Another worker that listens, with 5 pictures waiting."""
+def start(path: Path, connections: int = 2, pictures: int = 5) -> subprocess.Popen[str]:
+    """Another worker that listens, with so many pictures waiting."""
     other = subprocess.Popen(
-        [sys.executable, "-c", OTHER, path, str(connections)],
+        [sys.executable, "-c", OTHER, path, str(connections), str(pictures)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
         assert mine.fewest_connections() == 1
         monkeypatch.setattr(board, "JOIN_S", 0.2)
         third = subprocess.run(
-            [sys.executable, "-c", f"from training.serving import board; board.JOIN_S = 0.2\n{OTHER}", path, "0"],
+            [sys.executable, "-c", f"from training.serving import board; board.JOIN_S = 0.2\n{OTHER}", path, "0", "5"],
             cwd=ROOT,
             capture_output=True,
             text=True,

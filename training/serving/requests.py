@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ class Reader:
         self.how = how
         self.limits: Limits = serve_settings.limits(settings)
         self._board = board
+        # Were one worker to take more than its part of those that may wait, their turn would come late.
+        self._share = max(math.ceil(settings.max_waiting / board.workers), settings.max_pictures)
         self._threads = threads
         self._slow = Threads(threads.number, "decode-slow")
         self._large = Threads(1, "decode-large")
@@ -137,8 +140,13 @@ class Reader:
         """Pictures that the workers have accepted and not yet answered."""
         return self._board.all(Figure.PICTURES)
 
+    def _is_full(self, pictures: int) -> bool:
+        """Whether so many more may not wait."""
+        own = self._board.mine(Figure.PICTURES) + pictures
+        return own > self._share or self.waiting + pictures > self.settings.max_waiting
+
     def _enter(self, request: Request, pictures: int) -> None:
-        if self.waiting + pictures > self.settings.max_waiting:
+        if self._is_full(pictures):
             raise overloaded(self.settings.max_waiting)
         self._board.add(Figure.PICTURES, pictures)
         request.state.pictures = pictures
@@ -159,7 +167,7 @@ class Reader:
 
     async def _body(self, request: Request, limit: int) -> bytes:
         _check_media(request.headers.get("content-type", ""))
-        if self.waiting >= self.settings.max_waiting:
+        if self._is_full(1):
             raise overloaded(self.settings.max_waiting)
         return await self.receive(request, limit)
 
