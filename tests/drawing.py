@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,18 @@ def prepare_section(**changes: Any) -> Prepare:
     """Section `prepare` of params.yaml with large held-out shares, as small tests need."""
     values: dict[str, Any] = {"min_side": 16, "max_short_side": 64, "validation": 0.3, "test": 0.3}
     return Prepare(**(values | {"near_duplicate_distance": 6, "workers": 1} | changes))
+
+
+def scanned(picture: Image.Image, more: int) -> bytes:
+    """A progressive JPEG whose last scan comes again `more` times: a few bytes each, and a pass over all pixels."""
+    data = encoded(picture, "JPEG", progressive=True)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * more + data[-2:]
+
+
+def tiled(size: int, tile: int) -> bytes:
+    """A grey TIFF of one deflated tile."""
+    body = zlib.compress(bytes(tile * tile), 9)
+    tags = [(256, 3, size), (257, 3, size), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    tags += [(322, 4, tile), (323, 4, tile), (324, 4, 8 + 2 + 12 * 10 + 4), (325, 4, len(body))]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + body

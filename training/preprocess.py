@@ -18,12 +18,13 @@ import numpy as np
 import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
 Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SCANS = 10  # of a progressive JPEG as encoders make it; each is a pass over all of its pixels
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
 MARGIN = 8  # pixels around the middle square that the filter may look at: its support, as nothing shrinks by half here
 
@@ -86,7 +87,7 @@ def shrink(image: Image.Image, how: Preprocessing, data: bytes | None = None) ->
         pixels = None if data is None else _quickly_decoded(image, data)
         small = _middle_square(flatten(image), how) if pixels is None else _middle_square_of(pixels, how)
         return _turned(small, _orientation(image))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError) as error:
+    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise _corrupt(error) from None
 
 
@@ -99,13 +100,13 @@ def _draft(image: Image.Image, how: Preprocessing) -> None:
 
 def _quickly_decoded(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
     """RGB [h, w, 3] of a JPEG, or None where Pillow must: at a smaller scale, not in colour, not quite in order."""
-    if image.format != "JPEG" or image.mode != "RGB":
+    if image.format != "JPEG" or image.mode != "RGB" or scans(data) > 2 * SCANS:
         return None
     try:
         if simplejpeg.decode_jpeg_header(data)[1::-1] != image.size:
             return None
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
         return None
     return pixels
 
@@ -121,10 +122,31 @@ def open_checked(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     except UnidentifiedImageError:
         hint = f"send one of {', '.join(limits.formats)}"
         raise PictureError("not_an_image", "these bytes are not a picture that can be read", hint) from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
+    except Exception as error:  # as in `shrink`
         raise _corrupt(error) from None
     _check_header(image, limits)
+    if work(image, data) > limits.max_pixels:
+        message = f"the picture has {image.width} x {image.height} pixels, and {work(image, data)} would be decoded"
+        raise PictureError("too_many_pixels", message, "save it anew: its scans or tiles are out of proportion")
     return image
+
+
+def work(image: Image.Image, data: bytes) -> int:
+    """Pixels that are decoded to see the opened picture. A file may want more of them than it shows: a TIFF by tiles
+    larger than the picture, a JPEG by scan after scan over the same pixels."""
+    pixels = image.width * image.height
+    if image.format == "JPEG":
+        return pixels * max(1, scans(data) // SCANS)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        sides = [image.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        if all(isinstance(side, int) for side in sides):
+            return max(pixels, int(math.prod(sides)))
+    return pixels
+
+
+def scans(data: bytes) -> int:
+    """Scans of a JPEG, with those of pictures embedded in it: their marker stands nowhere else."""
+    return data.count(b"\xff\xda")
 
 
 def _check_header(image: Image.Image, limits: Limits) -> None:
@@ -225,7 +247,7 @@ _TURNS = {
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError):
+    except Exception:
         return 1  # a damaged EXIF block does not make the pixels wrong
 
 

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.drawing import scanned, tiled
 from tests.service.pictures import bomb, cat, encode, large_but_allowed
 from tests.service.server import Server, raw_post, reads_nothing, talk
 
@@ -49,6 +50,8 @@ ONE_FILE = {
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
     "bomb": (bomb(40_000, 40_000), 413, "too_many_pixels"),
     "large png": (bomb(4001, 4000), 413, "too_many_pixels"),
+    "many scans": (scanned(Image.new("L", (1700, 1700)), 300), 413, "too_many_pixels"),
+    "large tile": (tiled(100, 8000), 413, "too_many_pixels"),
     "extreme aspect": (encode(Image.new("RGB", (4000, 10)), "PNG"), 422, "extreme_aspect"),
     "too small": (encode(Image.new("RGB", (3, 3)), "PNG"), 422, "too_small"),
     "too many bytes": (b"\0" * 2_000_001, 413, "too_many_bytes"),

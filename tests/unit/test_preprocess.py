@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from tests.drawing import drawing, encoded
+from tests.drawing import drawing, encoded, scanned, tiled
 from training import preprocess
 from training.preprocess import FORMATS, Limits, PictureError, Preprocessing, flatten, load, open_checked, shrink
 
@@ -107,6 +107,38 @@ def test_what_pillow_accepts_with_a_warning_is_accepted() -> None:
     data = encoded(drawing(1), "JPEG")
     assert preprocess._quickly_decoded(open_checked(damaged(data)), damaged(data)) is None
     assert np.array_equal(load(damaged(data), HOW), load(data, HOW))
+
+
+def test_a_subsampling_without_a_name_is_left_to_pillow() -> None:
+    data = bytearray(encoded(Image.new("RGB", (64, 64), (200, 30, 30)), "JPEG", subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = 0x14  # of the first component: one across, four down
+    opened = open_checked(bytes(data))
+    assert preprocess._quickly_decoded(opened, bytes(data)) is None
+    assert np.array_equal(load(bytes(data), HOW), shrink(open_checked(bytes(data)), HOW))
+
+
+def test_a_jpeg_of_many_scans_is_the_work_of_many_pictures() -> None:
+    flat = Image.new("L", (1700, 1700), 128)
+    assert refused(scanned(flat, 500)).code == "too_many_pixels"
+    assert load(scanned(flat, 0), HOW).shape == (224, 224, 3)
+    data = scanned(drawing(1), 20)
+    assert preprocess.work(open_checked(data), data) > drawing(1).width * drawing(1).height
+    assert preprocess._quickly_decoded(open_checked(data), data) is None  # it would be decoded twice
+
+
+def test_a_tiff_counts_with_the_pixels_of_its_tiles() -> None:
+    assert refused(tiled(100, 8000)).code == "too_many_pixels"
+    data = tiled(100, 1024)
+    assert preprocess.work(open_checked(data), data) == 1024 * 1024
+    assert not load(data, HOW).any()
+
+
+def test_whatever_a_decoder_raises_the_picture_is_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(image: Image.Image) -> Image.Image:
+        raise TypeError("'str' object cannot be interpreted as an integer")
+
+    monkeypatch.setattr(preprocess, "flatten", stumble)
+    assert refused(encoded(drawing(1), "TIFF")).code == "corrupt"
 
 
 def noise(width: int, height: int) -> Image.Image:

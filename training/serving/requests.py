@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORM = "multipart/form-data"
 FORM_BYTES = 16 * 1024  # what a form may have beside its picture
 current_service = bentoml.get_current_service  # BentoML looks it up by name at each access
+SLOW_BYTES = 1_000_000  # of a picture of few pixels: something else is in it, and may take long to read over
 SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time by all workers, for the sake of memory
@@ -52,10 +53,10 @@ class Decoded:
 
 
 class Later(NamedTuple):
-    """A picture that takes long to decode: what does it, and where."""
+    """A picture that takes long: what goes on with it, and where."""
 
     threads: Threads
-    decode: Callable[[], Decoded]
+    decode: Callable[[], Decoded | Later]
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,9 @@ class Reader:
         """What the network sees of a picture, and its figures; Fault when it is not one."""
         try:
             done = await self._threads.run(lambda: self._decode_or_open(data()), brief=True)
-            if isinstance(done, Decoded):
-                return done
-            return await done.threads.run(done.decode)
+            while isinstance(done, Later):
+                done = await done.threads.run(done.decode)
+            return done
         except PictureError as error:
             raise Fault.of_picture(error) from None
 
@@ -206,8 +207,13 @@ class Reader:
         begun = time.perf_counter()
         if len(data) > self.settings.max_bytes:
             raise _too_many_bytes(self.settings.max_bytes)
+        if len(data) > SLOW_BYTES:
+            return Later(self._slow, lambda: self._open(data, time.perf_counter()))
+        return self._open(data, begun)
+
+    def _open(self, data: bytes, begun: float) -> Decoded | Later:
         image = preprocess.open_checked(data, self.limits)
-        pixels, whole = image.width * image.height, image.format != "JPEG"
+        pixels, whole = preprocess.work(image, data), image.format != "JPEG"
         if whole and pixels > self.settings.max_pixels_whole:
             hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
