@@ -14,9 +14,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from training.forward import runner
+from training.forward import BATCH, runner, through
 
-BATCH = 8
 # With the activation left out, its convolution is rounded over a range it never uses, and then rounded again.
 KINDS = ("Conv", "Clip", "Relu", "Add", "MaxPool")
 # Share of the convolutions, from the input on, that stay in fp32. In EfficientNet-Lite0 two thirds of the whole error
@@ -92,10 +91,8 @@ def channel_steps(weights: NDArray[np.float32], depthwise: bool) -> NDArray[np.f
 
 def feature_means(model: bytes, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean [D] of each feature of `model` over `pictures` and places."""
-    run = runner(model)
-    starts = range(0, len(pictures), BATCH)
-    sums = [run(np.ascontiguousarray(pictures[s : s + BATCH])).mean((2, 3)).sum(0) for s in starts]
-    means: NDArray[np.float32] = np.sum(sums, axis=0) / len(pictures)
+    parts = through(runner(model), lambda rows: np.ascontiguousarray(pictures[rows]), len(pictures), "feature means")
+    means: NDArray[np.float32] = np.sum([part.mean((2, 3)).sum(0) for _, part in parts], axis=0) / len(pictures)
     return means
 
 
