@@ -4,8 +4,9 @@ Three things are errors (exit code 1): the service serves another model than is 
 probabilities unlike those of the same model offline; an accuracy surely below the interval on the model card. With
 --check-drift the exit code is 3 when the request log drifted (monitoring.drift) and nothing else is wrong.
 
-A service that asks for an API key gets the one in the environment variable API_KEY. The pictures that are sent count
-neither in the drift check nor in what the page says of production (monitoring.request_log.CHECK_PREFIX).
+A service that asks for an API key gets the one in the environment variable API_KEY, or else the first of API_KEYS or
+API_KEYS_FILE. The pictures that are sent count neither in the drift check nor in what the page says of production
+(monitoring.request_log.CHECK_PREFIX).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from training.inference import usable_cores
 from training.metrics import Floats, Labels
 from training.score import Picture, score, table, with_labels
 from training.serving.feedback_store import interval
+from training.serving.settings import own_key
 
 TOLERANCE = 0.01  # in probability, served against offline
 MAX_SKEWED = 0.001  # share of the pictures that may differ by more
@@ -140,13 +142,13 @@ class Production:
 
 
 class Client:
-    """Asks the service at `url`, with the API key in the environment variable API_KEY if there is one."""
+    """Asks the service at `url`, with API_KEY or the first of API_KEYS or API_KEYS_FILE in the environment."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.session = requests.Session()
-        if key := os.environ.get("API_KEY"):
-            self.session.headers["X-API-Key"] = key
+        key = os.environ.get("API_KEY")
+        self.session.headers.update({"X-API-Key": key} if key else own_key())
 
     def check_model(self, model: Served) -> None:
         """PerformanceError unless the service serves this very model."""

@@ -97,3 +97,9 @@ def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
     if not keys and (path or "API_KEYS" in environ):
         raise ParamsError("API_KEYS or API_KEYS_FILE is set, but holds no key: unset it to serve everybody")
     return keys
+
+
+def own_key(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header that our own programs send to the service: the first of its keys; empty where it has none."""
+    keys = api_keys(environ)
+    return {"X-API-Key": keys[0].decode()} if keys else {}
