@@ -47,6 +47,7 @@ pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promote
 
 .PHONY: serve
 serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machine; HOST=0.0.0.0 opens it to the network: set API_KEYS
+	@python -m training.port --host $(HOST) $(PORT)
 	bentoml serve --host $(HOST) --port $(PORT)
 
 .PHONY: status
