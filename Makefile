@@ -20,8 +20,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
+# What a model's lineage needs: said before minutes of installing, not after them.
+.PHONY: source
+source:
+	@$(if $(PYTHON),$(PYTHON) -m training.source >/dev/null)
+
 .PHONY: run
-run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
+run: source $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
 	@python -m training.run --port $(PORT)
 
 # Files in the order of their folders, not of their number of tests: those with few but long tests begin first.
@@ -42,7 +47,7 @@ audit: $(INSTALLED) ## known vulnerabilities of the locked dependencies; needs t
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-torch.lock
 
 .PHONY: pipeline
-pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
+pipeline: source $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
 	dvc repro
 
 .PHONY: serve

@@ -62,6 +62,7 @@ def _bind(port: int, host: str) -> None:
 
 def free(start: int, host: str = HERE) -> int:
     """The first free port from `start` on."""
+    port: int
     for port in (*range(start, 65536), *range(PRIVILEGED, start)):
         with contextlib.suppress(OSError):
             _bind(port, host)

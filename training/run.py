@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from training import port as ports
+from training import source
 from training.command import run_command
 from training.errors import ExpectedError
 from training.port import HERE
@@ -95,6 +96,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     url = f"http://{HERE}:{arguments.port}"
     own_key()  # keys that cannot be read stop the service: say so before the pipeline
+    source.commit()
     ports.check(arguments.port)
     pipeline()
     ports.check(arguments.port)
