@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.git import needs_git
 from tests.pipeline.acting import promoted
 from tests.service.server import Server, copy_project, free_port, make_champion
 from tests.tiny import tiny_picture, tiny_project
@@ -65,7 +66,7 @@ def lacking() -> str:
         return "" if probe.connect_ex(("127.0.0.1", 5000)) == 0 else f"no image registry answers at {REGISTRY}"
 
 
-pytestmark = pytest.mark.skipif(bool(reason := lacking()), reason=reason)
+pytestmark = [pytest.mark.skipif(bool(reason := lacking()), reason=reason), needs_git]
 
 
 @dataclass
