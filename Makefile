@@ -61,6 +61,7 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 
 .PHONY: ui
 ui: $(INSTALLED) ## MLflow's pages on port 5000
+	@python -m training.moved
 	mlflow ui --port 5000
 
 .PHONY: image

@@ -191,6 +191,19 @@ def test_pictures_and_models_travel_through_a_remote(project: Project) -> None:
     assert (project.folder / "models/model/model.onnx").is_file()
 
 
+def test_an_experiment_in_a_temporary_copy_registers_nothing(project: Project) -> None:
+    before = project.versions()
+    output = project.run("dvc", "exp", "run", "--temp", "--name", "short", "-S", "train.epochs=1")
+    for step in ("registered", "promoted"):
+        assert f"nothing is {step} from a temporary copy of the project: `dvc exp apply short`" in output
+    assert "champion" not in output
+    assert project.versions() == before
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    (found,) = (one for baseline in shown for group in baseline["experiments"] or () for one in group["revs"])
+    accuracy = found["data"]["metrics"]["model_performance.json"]["data"]["accuracy"]
+    assert accuracy < json.loads((project.folder / "model_performance.json").read_text())["accuracy"]
+
+
 def test_an_experiment_shows_its_difference(project: Project) -> None:
     output = project.run("dvc", "exp", "run", "-S", "train.epochs=1")
     assert "kept the champion" in output
