@@ -1,6 +1,8 @@
 """The whole pipeline as DVC runs it: three classes from a folder, real pictures, real stores, a real service.
 
 One project goes through its life in the order of the tests: first run, second run, lost files, remote, experiment.
+Its desk is an odd one: a path with a space, an umlaut and a sign of the shell, below a symbolic link; no home folder;
+the plainest locale; files for nobody else.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ PARTS = ("data", "training", "service.py", "bentofile.yaml", "dvc.yaml", ".dvcig
 MADE = shutil.ignore_patterns(
     "__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare"
 )
+ODD = {"HOME": "/dev/null/home", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
+NOT_KEPT = ("MLFLOW", "BENTOML", "LANG", "LC_", "XDG_", "PYTHONUTF8", "PYTHONIOENCODING")
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "BENTOML"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_KEPT)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return kept | {"BENTOML_HOME": str(self.home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
+        return kept | ODD | {"BENTOML_HOME": str(self.home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
 
     def run(self, *command: str, folder: Path | None = None) -> str:
         """Run a command in the project; its output. The test fails with that output when the command does."""
@@ -54,6 +58,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=240,
+            umask=0o077,
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done.stdout
@@ -86,7 +91,10 @@ def write_pictures(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("life")
+    real = tmp_path_factory.mktemp("life") / "my pröject & co"
+    real.mkdir()
+    root = real.parent / "link"
+    root.symlink_to(real)
     folder = root / "project"
     folder.mkdir()
     for name in PARTS:
@@ -131,7 +139,7 @@ def test_first_run_registers_and_promotes(project: Project) -> None:
 
 
 def test_three_classes_are_served(project: Project) -> None:
-    server = Server.start(project.folder, project.home)
+    server = Server.start(project.folder, project.home, **ODD)
     try:
         answer = httpx.post(f"{server.url}/predict?abstain=false", files={"image": encoded(drawing(999))}, timeout=20)
     finally:
@@ -145,7 +153,7 @@ def test_three_classes_are_served(project: Project) -> None:
 def test_served_probabilities_are_those_of_evaluation(project: Project) -> None:
     header, *rows = (project.folder / "models/predictions.csv").read_text().splitlines()
     classes = header.split(",")[4:]
-    server = Server.start(project.folder, project.home)
+    server = Server.start(project.folder, project.home, **ODD)
     try:
         with httpx.Client(base_url=server.url, timeout=20) as client:
             for row in rows:
