@@ -52,6 +52,7 @@ pipeline: source $(INSTALLED) ## run the pipeline only: pictures -> registered, 
 
 .PHONY: serve
 serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machine; HOST=0.0.0.0 opens it to the network: set API_KEYS
+	@python -m training.bento_store
 	@python -m training.port --host $(HOST) $(PORT)
 	bentoml serve --host $(HOST) --port $(PORT)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import requests
 
+from training import bento_store, source
 from training import port as ports
-from training import source
 from training.command import run_command
 from training.errors import ExpectedError
 from training.port import HERE
@@ -97,6 +97,7 @@ def main() -> None:
     url = f"http://{HERE}:{arguments.port}"
     own_key()  # keys that cannot be read stop the service: say so before the pipeline
     source.commit()
+    bento_store.check()
     ports.check(arguments.port)
     pipeline()
     ports.check(arguments.port)
