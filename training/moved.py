@@ -12,6 +12,7 @@ import itertools
 import os
 import sqlite3
 import sys
+import urllib.parse
 from contextlib import closing
 from pathlib import Path
 
@@ -32,7 +33,15 @@ TIMEOUT_S = 20.0
 
 
 class MovedError(ExpectedError):
-    """The project was moved, and its database cannot be mended."""
+    """The project lies where its database cannot follow."""
+
+
+def check_path() -> None:
+    """MovedError where MLflow would write into another folder: it reads %20 in a path as a space."""
+    here = os.getcwd()  # noqa: PTH109 - as MLflow takes it
+    read = urllib.parse.unquote(here)
+    if read != here:
+        raise MovedError(f"MLflow takes the path {here} for {read}: rename the folder so that it has no % in it")
 
 
 def follow(uri: str) -> list[str]:
@@ -88,7 +97,9 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 
 def tell(uri: str) -> None:
-    """`follow`, and a line on stderr when something was mended."""
+    """`follow`, and a line on stderr when something was mended; MovedError as `check_path` too."""
+    if uri.startswith(SQLITE):
+        check_path()
     if former := follow(uri):
         where = ", ".join(former)
         print(f"this project was moved: {uri} now names its own artifacts, no more those in {where}", file=sys.stderr)

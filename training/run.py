@@ -16,10 +16,11 @@ from typing import Any
 
 import requests
 
-from training import bento_store, source
+from training import bento_store, moved, source
 from training import port as ports
 from training.command import run_command
 from training.errors import ExpectedError
+from training.mlflow_store import tracking_uri
 from training.port import HERE
 from training.serving.settings import own_key
 
@@ -98,6 +99,7 @@ def main() -> None:
     own_key()  # keys that cannot be read stop the service: say so before the pipeline
     source.commit()
     bento_store.check()
+    moved.tell(tracking_uri())
     ports.check(arguments.port)
     pipeline()
     ports.check(arguments.port)

@@ -82,3 +82,15 @@ def test_what_is_no_database_of_mlflow(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database" * 1000)
     with pytest.raises(moved.MovedError, match=r"text\.db .*cannot be mended: file is not a database"):
         moved.follow(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_a_path_that_mlflow_reads_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my%20project").mkdir()
+    monkeypatch.chdir(tmp_path / "my%20project")
+    with pytest.raises(
+        moved.MovedError, match=r"my%20project for \S+/my project: rename the folder so that it has no %"
+    ):
+        moved.tell("sqlite:///mlflow.db")
+    (tmp_path / "100 %").mkdir()
+    monkeypatch.chdir(tmp_path / "100 %")
+    moved.tell("sqlite:///mlflow.db")
