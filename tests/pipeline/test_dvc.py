@@ -31,7 +31,7 @@ PARTS = ("data", "training", "service.py", "bentofile.yaml", "dvc.yaml", ".dvcig
 MADE = shutil.ignore_patterns(
     "__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare"
 )
-ODD = {"HOME": "/dev/null/home", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
+ODD = {"HOME": "/proc/nowhere", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
 NOT_KEPT = ("MLFLOW", "BENTOML", "LANG", "LC_", "XDG_", "PYTHONUTF8", "PYTHONIOENCODING")
 
 
