@@ -1,4 +1,7 @@
-"""The progress of a command: a bar on a terminal, elsewhere (a log file, CI) a line every few seconds."""
+"""The progress of a command: a bar on a terminal, elsewhere (a log file, CI) a line every few seconds.
+
+There, what takes less than that says nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
     """tqdm, which writes carriage returns wherever it writes."""
 
     plain = False
+    said = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.plain = not (options.get("file") or sys.stderr).isatty()
@@ -28,6 +32,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         if not self.plain:
             return super().display(msg, pos)
+        self.said = True
         self.fp.write(f"{msg or self}\n".lstrip())
         self.fp.flush()
         return True
@@ -35,8 +40,8 @@ class Bar(tqdm):  # type: ignore[type-arg]
     def close(self) -> None:
         if self.plain and not self.disable:
             self.disable = True  # what tqdm's own close begins with; the rest of it moves a cursor
-            self._decr_instances(self)
-            if self.leave and self.n > self.initial:
+            self._decr_instances(self)  # type: ignore[attr-defined]
+            if self.leave and self.said:
                 self.display()
         else:
             super().close()
