@@ -30,13 +30,13 @@ import numpy as np
 import pandas as pd
 import requests
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.tree import find_tree
 from monitoring import drift, report, request_log, served
 from monitoring.drift import DRIFT
 from monitoring.served import Served
 from training import params
+from training.bar import Bar
 from training.champion import replace_text
 from training.command import run_command
 from training.errors import ExpectedError
@@ -225,7 +225,7 @@ def judge(model: Served, pictures: Sequence[Picture], folder: str, client: Clien
     classes = model.folder.classes
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda picture: client.answer(picture.path, classes), pictures)
-        answers, milliseconds = zip(*tqdm(found, "ask", len(pictures), unit="picture"), strict=True)
+        answers, milliseconds = zip(*Bar(found, "ask", len(pictures), unit="picture"), strict=True)
     rows = table(classes, pictures, answers)
     skew = compare(rows, score(model.folder, pictures), classes)
     return Judged(model, client.url, folder, rows, skew, milliseconds)

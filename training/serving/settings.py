@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import fsspec
-import yaml
 from fsspec.core import split_protocol
 
-from training import params
+from training import params, yaml12
 from training.inference import usable_cores
 from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
@@ -75,7 +74,7 @@ def load_capture(root: Path, environ: Mapping[str, str] = os.environ, log_dir: P
 
 def _override(section: _Section, prefix: str, environ: Mapping[str, str]) -> _Section:
     given = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
-    values = section.model_dump() | {key: yaml.safe_load(value) for key, value in given.items()}
+    values = section.model_dump() | {key: yaml12.load(value) for key, value in given.items()}
     return params.check(type(section), values, f"{prefix}... in the environment")
 
 
