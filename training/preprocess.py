@@ -3,7 +3,8 @@
 Training, evaluation, the gate, drift checks and the service all call `load`, so a picture is never seen in two ways.
 Only numpy, Pillow and two libraries that are quicker at what they do are imported: this module travels into the Bento.
 simplejpeg decodes to the same pixels in three quarters of the time; cykooz-resizer resizes with the same filters in a
-fifth, to the same pixels within rounding (bicubic, which overshoots, at sharp edges to within a few levels).
+fifth, to the same pixels within rounding (bicubic, which overshoots, at sharp edges to within a few levels). Where it
+is not installed, Pillow resizes: it has no wheel for Linux on arm64.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import io
 import math
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+try:
+    import cykooz_resizer as quick
+except ModuleNotFoundError:
+    quick = None
 
 # The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
 Image.MAX_IMAGE_PIXELS = None
@@ -200,15 +205,16 @@ class _Own(threading.local):
     """A resizer for each thread: it keeps a buffer."""
 
     def __init__(self) -> None:
-        self.resizer = Resizer()
+        self.resizer = quick.Resizer()
 
 
-_own = _Own()
-_FILTERS = {"bicubic": FilterType.catmull_rom, "bilinear": FilterType.bilinear}
+_own = _Own() if quick else None
 
 
 def _middle_square(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     """The middle square uint8 [size, size, 3] of an RGB picture, scaled as `how` says."""
+    if _own is None:
+        return _by_pillow(image, how)
     small = Image.new("RGB", (how.size, how.size))
     _own.resizer.resize_pil(image, small, _to_middle_square(image.size, how))
     return np.asarray(small)
@@ -216,21 +222,47 @@ def _middle_square(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
 
 def _middle_square_of(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     """The same of pixels [h, w, 3]; what lies far from the middle of a long picture is not copied."""
+    if _own is None:
+        return _by_pillow(Image.fromarray(pixels), how)
     keep = min(pixels.shape[:2]) + 2 * MARGIN
     top, left = (max(0, (side - keep) // 2) for side in pixels.shape[:2])
     height, width = (side - 2 * off for side, off in zip(pixels.shape[:2], (top, left), strict=True))
-    middle = ImageData(width, height, PixelType.U8x3, pixels[top : top + height, left : left + width].tobytes())
-    small = ImageData(how.size, how.size, PixelType.U8x3)
+    rows = pixels[top : top + height, left : left + width].tobytes()
+    middle = quick.ImageData(width, height, quick.PixelType.U8x3, rows)
+    small = quick.ImageData(how.size, how.size, quick.PixelType.U8x3)
     _own.resizer.resize(middle, small, _to_middle_square((width, height), how))
     return np.frombuffer(small.get_buffer(), np.uint8).reshape(how.size, how.size, 3)
 
 
-def _to_middle_square(size: tuple[int, int], how: Preprocessing) -> ResizeOptions:
+def _by_pillow(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
+    """The same pixels within 2 levels: columns first, as cykooz-resizer does. Pillow itself does rows first, and what
+    bicubic overshoots is cut off between the two."""
+    left, top, side = _box(image.size, how)
+    smooth = Image.Resampling[_filter(side, how).upper()]
+    reach = 2 * max(1.0, side / how.size) + 1  # how far the filter looks, and a pixel
+    first, last = max(0, math.floor(left - reach)), min(image.width, math.ceil(left + side + reach))
+    if (first, last) != (0, image.width):
+        image = image.crop((first, 0, last, image.height))
+    low = image.resize((image.width, how.size), smooth, (0, top, image.width, top + side))
+    return np.asarray(low.resize((how.size, how.size), smooth, (left - first, 0, left - first + side, how.size)))
+
+
+def _to_middle_square(size: tuple[int, int], how: Preprocessing) -> Any:
+    left, top, side = _box(size, how)
+    smooth = {"bicubic": quick.FilterType.catmull_rom, "bilinear": quick.FilterType.bilinear}[_filter(side, how)]
+    crop = quick.CropBox(left, top, side, side)
+    return quick.ResizeOptions(quick.ResizeAlg.convolution(smooth), use_alpha=False, crop_box=crop)
+
+
+def _box(size: tuple[int, int], how: Preprocessing) -> tuple[float, float, float]:
+    """Left, top and side of the middle square in a picture of width and height `size`, all in its pixels."""
     width, height = size
     side = min(size) * how.size / how.resize
-    smooth = _FILTERS[how.shrink if side > how.size else "bicubic"]
-    box = CropBox((width - side) / 2, (height - side) / 2, side, side)
-    return ResizeOptions(ResizeAlg.convolution(smooth), use_alpha=False, crop_box=box)
+    return (width - side) / 2, (height - side) / 2, side
+
+
+def _filter(side: float, how: Preprocessing) -> Literal["bicubic", "bilinear"]:
+    return how.shrink if side > how.size else "bicubic"
 
 
 _TURNS = {

@@ -270,7 +270,7 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
     from mlflow.pyfunc import save_model
 
     example = folder.path / folder.card["self_check"][0]["file"]
-    packages = ("cykooz-resizer", "mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg")
+    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg")
     search_path = list(sys.path)
     save_model(
         target,
@@ -279,9 +279,18 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
         artifacts={"model": str(staged)},
         signature=signature(folder.classes),
         input_example=pd.DataFrame({"image": [example.read_bytes()]}),
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages] + quick_resizer(),
     )
     sys.path[:] = search_path  # MLflow loaded the model once to try the example, and left its code in front
+
+
+def quick_resizer() -> list[str]:
+    """The requirement of the quick resizer, if it is installed here: only where it has wheels."""
+    try:
+        version = metadata.version("cykooz-resizer")
+    except metadata.PackageNotFoundError:
+        return []
+    return [f"cykooz-resizer=={version}; sys_platform != 'linux' or platform_machine != 'aarch64'"]
 
 
 def served_package(code: Path) -> Path:

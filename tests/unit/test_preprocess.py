@@ -1,8 +1,12 @@
 import io
+import json
 import random
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +92,48 @@ def test_the_quicker_decoder_gives_the_same_pixels(size: tuple[int, int], option
     assert decoded is not None
     assert np.array_equal(decoded, np.asarray(Image.open(io.BytesIO(data))))
     assert np.array_equal(load(data, HOW), shrink(opened, HOW))
+
+
+def noisy(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def striped(width: int, height: int) -> Image.Image:
+    """Black and white with sharp edges, which bicubic overshoots."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, ::16] = pixels[::24] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.skipif(preprocess.quick is None, reason="cykooz-resizer has no wheel for this platform")
+@pytest.mark.parametrize(
+    "size", [(32, 32), (48, 40), (301, 203), (256, 256), (8, 100), (900, 60), (640, 480), (1500, 900)]
+)
+@pytest.mark.parametrize("shrink", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("draw", [lambda *size: drawing(1, *size), noisy, striped])
+def test_without_the_quick_resizer_pillow_gives_the_same_pixels(
+    draw: Callable[..., Image.Image], shrink: Any, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = Preprocessing(shrink=shrink)
+    files = [encoded(draw(*size)), encoded(draw(*size), "JPEG", subsampling=0), encoded(draw(*size), orientation=6)]
+    quickly = [seen(data, how) for data in files]
+    monkeypatch.setattr(preprocess, "_own", None)
+    apart = [np.abs(seen(data, how) - pixels) for data, pixels in zip(files, quickly, strict=True)]
+    assert max(one.max() for one in apart) <= 2
+    assert max(one.mean() for one in apart) < 0.05
+
+
+def test_it_works_where_the_quick_resizer_is_not_installed() -> None:
+    """Its import fails in a Python of its own; the answer is the one of Pillow."""
+    program = (
+        "import sys; sys.modules['cykooz_resizer'] = None\n"
+        "from training.preprocess import Preprocessing, load\n"
+        "print(load(sys.stdin.buffer.read(), Preprocessing()).mean(axis=(0, 1)).round(1).tolist())"
+    )
+    data = encoded(drawing(1, 640, 480))
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    expected = seen(data).mean(axis=(0, 1))
+    assert np.abs(np.array(json.loads(done.stdout)) - expected).max() < 0.1
 
 
 def damaged(data: bytes) -> bytes:
@@ -319,5 +365,5 @@ def test_damage_raises_nothing_but_picture_error(kind: str) -> None:
 def test_imports_no_more_than_the_bento_carries() -> None:
     source = Path(preprocess.__file__).read_text()
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    libraries = {"numpy", "PIL", "simplejpeg", "cykooz_resizer"}
+    libraries = {"numpy", "PIL", "simplejpeg"}
     assert imported == libraries | {"__future__", "io", "math", "threading", "dataclasses", "typing"}
