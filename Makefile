@@ -3,13 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The one that made .venv, otherwise the newest that will do; make PYTHON=/path/to/python takes another.
+WILL_DO := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in $(BIN)/python python3.13 python3.12 python3.11 python3; do \
+  if "$$python" -c '$(WILL_DO)' > /dev/null 2>&1; then command -v "$$python"; break; fi; done)
 PORT ?= 3000
 # not ?=, because conda and some shells export a HOST that is another thing
 HOST := 127.0.0.1
 URL ?= http://127.0.0.1:$(PORT)
-# cuda (default: runs on a CPU too) or the address of an index with CPU builds of torch, a tenth of the size
-TORCH_INDEX ?=
+# TORCH=cpu or cuda: which build; TORCH_INDEX: address of an index with CPU builds. Without them install.py decides.
+export TORCH TORCH_INDEX
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -83,7 +86,8 @@ bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure th
 
 .venv-peers/installed: tests/load/peers/requirements.txt $(INSTALLED)
 	$(BIN)/python -m venv .venv-peers
-	echo $(CURDIR)/$(VENV)/lib/python3.11/site-packages > .venv-peers/lib/python3.11/site-packages/project.pth
+	site="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+	  $(BIN)/python -c "$$site" > "$$(.venv-peers/bin/python -c "$$site")/project.pth"
 	.venv-peers/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@
 
@@ -109,23 +113,17 @@ check: $(INSTALLED) ## lint, format and types
 .PHONY: install
 install: $(INSTALLED) ## make .venv with the locked dependencies
 
-# The locks name every package, so pip has nothing to resolve: --no-deps, and pip check proves that nothing is missing.
-$(INSTALLED): requirements.lock requirements-torch.lock
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11") if v != (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-ifeq ($(TORCH_INDEX),)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-torch.lock
-else
-	$(BIN)/python -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) $$(grep -ohE '^torch(vision)?==[0-9.]+' requirements-torch.lock)
-endif
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip check
-	touch $@
+# Run every time: it does nothing where .venv is as the locks say, and leaves the file's date as it is.
+$(INSTALLED): FORCE
+	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 with its module venv is needed (Debian, Ubuntu: apt-get install python3-venv): make PYTHON=/path/to/python)) install.py
 
-# What only comes with torch is locked apart, so that a CPU build of torch can take its place.
+FORCE:
+
+# What only comes with torch is locked apart, so that a CPU build of torch can take its place. One lock holds for Linux
+# and macOS and each Python from 3.11: tests/unit/test_locks.py asks the resolver.
 .PHONY: lock
-lock: COMPILE := uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate
-lock: ## lock the dependencies of pyproject.toml anew (needs uv); UPGRADE=--upgrade for newer versions
+lock: COMPILE := uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+lock: $(INSTALLED) ## lock the dependencies of pyproject.toml anew, for every platform; UPGRADE=--upgrade for newer versions
 	cat requirements-torch.lock requirements.lock > $(VENV)/all.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras -o $(VENV)/all.lock
 	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | $(COMPILE) - -c $(VENV)/all.lock -o requirements-torch.lock

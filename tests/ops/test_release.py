@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import install
 from tests.git import needs_git
 from tests.pipeline.acting import promoted
 from tests.service.server import Server, copy_project, free_port, make_champion
@@ -82,6 +83,7 @@ class Stage:
     def act(self, url: str, **smoke: str) -> subprocess.CompletedProcess[str]:
         """A push to main; users reach the service at `url`."""
         variables = {"IMAGE": IMAGE, "REGISTRY": REGISTRY, "MLFLOW_TRACKING_URI": self.tracking_uri, "SERVICE_URL": url}
+        variables["PLATFORMS"] = "linux/amd64"  # what this machine can build
         given = {"BENTOML_HOME": str(self.tools / "bentoml"), "PIP_DRY_RUN": "1", "DEPLOY_URL": self.service} | smoke
         words = ["--platform", "ubuntu-24.04=-self-hosted", "--action-cache-path", str(self.tools / "cache")]
         words += ["--no-cache-server", "--action-offline-mode", "--use-gitignore=false"]
@@ -128,8 +130,9 @@ def clone(target: Path) -> Path:
     for part in Path(sys.prefix).iterdir():
         (target / ".venv" / part.name).symlink_to(part)
     (target / ".venv/installed").unlink(missing_ok=True)
-    (target / ".venv/installed").touch()
-    os.utime(target / ".venv/installed", (2**32, 2**32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(target)
+        install.wanted(install.VENV, "any").write(install.VENV)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=target, check=True)
     return target
 
@@ -232,7 +235,7 @@ def test_a_release_is_rolled_out_and_one_that_fails_from_outside_is_rolled_back(
     assert green.returncode == 0, green.stdout[-6000:] + green.stderr[-2000:]
     first = stage.running()
     assert DIGEST.fullmatch(first)
-    assert f"cosign sign --yes {first}" in green.stdout
+    assert f"cosign sign --yes --recursive {first}" in green.stdout
     assert "Skipped" not in green.stdout
     stage.commit("a change that breaks the route")
     red = stage.act(broken, **known)

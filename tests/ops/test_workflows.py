@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import install
 from monitoring import relay
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,6 +26,7 @@ LINTERS = {
     "timeouts": f"{SCHEMA} custom.github-workflows-require-timeout {' '.join(str(path) for path in WORKFLOWS)}",
     "dependabot": f"{SCHEMA} vendor.dependabot .github/dependabot.yml",
 }
+MACHINES = ("ubuntu-24.04", "ubuntu-24.04-arm", "macos-15")
 PINNED = re.compile(r"uses: [\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 GRANTED = re.compile(r" +[a-z-]+: (read|write)\b(.*)")
 
@@ -39,6 +41,14 @@ def read(text: str) -> dict[str, Any]:
     """The workflow, with the key `on` that YAML takes for a yes."""
     found: dict[str, Any] = yaml.safe_load(text)
     return found | {"on": found[True]}  # type: ignore[index]
+
+
+def machines(job: dict[str, Any]) -> list[str]:
+    """The machines that a job runs on, one of them or those of its matrix."""
+    if job["runs-on"] != "${{ matrix.machine }}":
+        return [job["runs-on"]]
+    matrix = job["strategy"]["matrix"]
+    return [*matrix["machine"], *(one["machine"] for one in matrix["include"])]
 
 
 def steps(workflow: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -57,7 +67,7 @@ def faults(text: str) -> list[str]:
     found += [] if workflow["permissions"] == {} else ["permissions for all jobs"]
     for key in ("name", "permissions", "timeout-minutes"):
         found += [f"{name} has no {key}" for name, job in jobs.items() if key not in job]
-    found += [f"{name} runs on {job['runs-on']}" for name, job in jobs.items() if job["runs-on"] != "ubuntu-24.04"]
+    found += [f"{name} runs on {one}" for name, job in jobs.items() for one in machines(job) if one not in MACHINES]
     for step in steps(workflow):
         if "actions/checkout" in step.get("uses", "") and step["with"]["persist-credentials"] is not False:
             found.append("checkout leaves its token behind")
@@ -129,6 +139,12 @@ def test_a_roll_out_that_fails_itself_is_rolled_back_too() -> None:
     back = next(step for step in job["steps"] if step.get("name") == "Roll back")
     assert back["if"] == "(failure() || cancelled()) && steps.deploy.outcome != 'skipped'"
     assert names.index("deploy") < names.index("Smoke tests from where users are") < names.index("Roll back")
+
+
+def test_every_python_is_tested() -> None:
+    matrix = read((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == [f"{major}.{minor}" for major, minor in install.PYTHONS]
+    assert {one["machine"] for one in matrix["include"]} | set(matrix["machine"]) == set(MACHINES)
 
 
 def test_what_starts_each_workflow() -> None:
