@@ -117,7 +117,7 @@ def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8
 def decoded_key(pictures: Sequence[Picture], how: Preprocessing) -> str:
     """A name of what `decoded` gives: other pictures, preprocessing, code or libraries of it are another name."""
     code = file_sha256(Path(preprocess.__file__))
-    names = ("pillow", "simplejpeg", *(["cykooz-resizer"] if preprocess.quick else []))
+    names = ("pillow", "simplejpeg", *(["cykooz-resizer"] if preprocess.QUICK else []))
     libraries = [metadata.version(name) for name in names]
     content = "\n".join([repr(how), code, *libraries, *(picture.sha256 for picture in pictures)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -25,6 +25,8 @@ try:
 except ModuleNotFoundError:
     quick = None
 
+QUICK = quick is not None
+
 # The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -208,7 +210,7 @@ class _Own(threading.local):
         self.resizer = quick.Resizer()
 
 
-_own = _Own() if quick else None
+_own = _Own() if QUICK else None
 
 
 def _middle_square(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:

@@ -105,7 +105,7 @@ def striped(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.mark.skipif(preprocess.quick is None, reason="cykooz-resizer has no wheel for this platform")
+@pytest.mark.skipif(not preprocess.QUICK, reason="cykooz-resizer has no wheel for this platform")
 @pytest.mark.parametrize(
     "size", [(32, 32), (48, 40), (301, 203), (256, 256), (8, 100), (900, 60), (640, 480), (1500, 900)]
 )
