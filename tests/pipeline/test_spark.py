@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +20,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=killing.environment(), capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.needs("java", "pyspark")
 @pytest.mark.timeout(600)
 def test_spark_gives_every_picture_its_answer(project: Path) -> None:
-    pytest.importorskip("pyspark", reason="PySpark is not installed: pip install 'pyspark>=4,<5'")
-    if shutil.which("java") is None:
-        pytest.skip("Spark needs Java: apt install default-jre-headless")
     promoted(project, skill=1.0)
     (project / "many/deeper").mkdir(parents=True)
     for number in range(6):

@@ -1,0 +1,43 @@
+"""Tests of parts that a machine lacks are skipped with a reason, and a table at the end says what brings each part."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests import parts
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): skipped where one of these parts (tests/parts.py) is missing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if unknown := needed(item) - parts.PARTS.keys():
+            raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which tests/parts.py does not know")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if reason := parts.want(sorted(needed(item))):
+        pytest.skip(reason)
+
+
+def needed(item: pytest.Item) -> set[str]:
+    """The names of all parts that the markers of a test name."""
+    return {name for marker in item.iter_markers("needs") for name in marker.args}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Part, tests skipped for want of it, and what brings it; a test that lacks two parts counts for both."""
+    reports = terminalreporter.stats.get("skipped", [])
+    counts = Counter(name for report in reports for name in set(parts.REASON.findall(str(report.longrepr))))
+    if not counts:
+        return
+    rows = [("part", "tests", "what brings it")]
+    rows += [(name, str(count), parts.PARTS[name].command) for name, count in counts.most_common()]
+    width, number = (max(len(row[column]) for row in rows) for column in (0, 1))
+    terminalreporter.section("skipped for want of a part")
+    for name, count, command in rows:
+        terminalreporter.line(f"{name:{width}}  {count:>{number}}  {command}")
