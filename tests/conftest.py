@@ -13,20 +13,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): skipped where one of these parts (tests/parts.py) is missing")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if unknown := needed(item) - parts.PARTS.keys():
-            raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which tests/parts.py does not know")
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if reason := parts.want(sorted(needed(item))):
+    needed = {name for marker in item.iter_markers("needs") for name in marker.args}
+    if unknown := needed - parts.PARTS.keys():
+        pytest.fail(f"it needs {', '.join(unknown)}, which tests/parts.py does not know", pytrace=False)
+    if reason := parts.want(sorted(needed)):
         pytest.skip(reason)
-
-
-def needed(item: pytest.Item) -> set[str]:
-    """The names of all parts that the markers of a test name."""
-    return {name for marker in item.iter_markers("needs") for name in marker.args}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

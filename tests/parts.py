@@ -29,7 +29,6 @@ BIN = Path(sys.executable).parent
 REGISTRY = "127.0.0.1:5000"
 REASON = re.compile(r"needs (\S+): ")
 BROWSERS = ("chromium", "google-chrome")
-CHROMIUM_OF_PLAYWRIGHT = (str(BIN / "playwright"), "install", "--with-deps", "chromium")
 SCHEMATHESIS_FOLDER = ROOT / ".venv-schemathesis"
 SCHEMATHESIS_VERSION = "4.32.5"
 
@@ -53,9 +52,14 @@ class Part:
     otherwise: str = ""
 
     @property
+    def packaged(self) -> bool:
+        """Whether apt-get brings it here."""
+        return bool(self.debian) and on_debian()
+
+    @property
     def command(self) -> str:
         """The one command that brings it on this kind of system."""
-        if self.python or self.program or (self.debian and on_debian()):
+        if self.python or self.program or self.packaged:
             return f"make tools PARTS={self.name}"
         return f"brew install {self.brew}" if self.brew and platform.system() == "Darwin" else self.otherwise
 
@@ -168,8 +172,8 @@ PARTS = {
         Part(
             "chromium",
             lambda: _here(chromium(), "none of " + ", ".join(BROWSERS) + " on PATH, none of Playwright's own"),
-            debian="chromium" if on_debian() and not on_ubuntu() else "",
-            program=() if on_debian() and not on_ubuntu() else CHROMIUM_OF_PLAYWRIGHT,
+            debian="" if on_ubuntu() else "chromium",
+            program=(str(BIN / "playwright"), "install", "--with-deps", "chromium"),
         ),
         Part("curl", programs("curl"), debian="curl", brew="curl", otherwise="curl on PATH"),
         Part("node", programs("node"), debian="nodejs", brew="node", otherwise="Node.js 18 or later on PATH"),

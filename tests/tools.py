@@ -15,7 +15,7 @@ import sys
 import venv
 from collections.abc import Sequence
 
-from tests.parts import PARTS, Part, on_debian
+from tests.parts import PARTS, Part
 
 
 def main() -> int:
@@ -25,9 +25,9 @@ def main() -> int:
     if unknown := set(names) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     wanted = [PARTS[name] for name in names if PARTS[name].missing()]
-    ended = from_packages([part for part in wanted if part.debian]) if on_debian() else []
+    ended = from_packages([part for part in wanted if part.packaged])
     ended += [with_pip(part) for part in wanted if part.python]
-    ended += [run(part.program) for part in wanted if part.program]
+    ended += [run(part.program) for part in wanted if part.program and not part.packaged]
     tell(names)
     return 0 if all(ended) else 1
 
@@ -64,7 +64,7 @@ def tell(names: Sequence[str]) -> None:
     """Which parts are here now, and what brings the others where this command cannot."""
     for name in names:
         part, why = PARTS[name], PARTS[name].missing()
-        installs = part.python or part.program or (part.debian and on_debian())
+        installs = part.python or part.program or part.packaged
         print(f"{name:13} {'here' if why is None else why if installs else f'{why}: {part.command}'}")
 
 
