@@ -28,6 +28,7 @@ PROGRAMS = (
     *("stty", "tail", "tar", "tee", "test", "timeout", "touch", "tr", "true", "tty", "uname", "uniq", "wc"),
     *("which", "xargs", "yes"),
 )
+NOWHERE = "/proc/nonexistent" if Path("/proc/self").exists() else "/nonexistent"  # where even root can make no folder
 IDENTITY = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.useConfigOnly", "GIT_CONFIG_VALUE_0": "true"}
 
 
@@ -80,7 +81,7 @@ def environment(programs: Path, project: Path) -> dict[str, str]:
     """All that a process sees of this machine beside its files. Git takes nobody for an author who is not named."""
     temporary = project.parent / "tmp"
     temporary.mkdir()
-    return {"PATH": str(programs), "HOME": os.devnull + "/home", "TMPDIR": str(temporary), "TERM": "dumb"} | IDENTITY
+    return {"PATH": str(programs), "HOME": NOWHERE, "TMPDIR": str(temporary), "TERM": "dumb"} | IDENTITY
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 REGISTRY = "127.0.0.1:5000"
 REASON = re.compile(r"needs (\S+): ")
+PLAYWRIGHT = str(BIN / "playwright")
 BROWSERS = ("chromium", "google-chrome")
 SCHEMATHESIS_FOLDER = ROOT / ".venv-schemathesis"
 SCHEMATHESIS_VERSION = "4.32.5"
@@ -171,9 +172,9 @@ PARTS = {
         ),
         Part(
             "chromium",
-            lambda: _here(chromium(), "none of " + ", ".join(BROWSERS) + " on PATH, none of Playwright's own"),
-            debian="" if on_ubuntu() else "chromium",
-            program=(str(BIN / "playwright"), "install", "--with-deps", "chromium"),
+            lambda: answers(PLAYWRIGHT, "--version") or _here(chromium(), f"no {' or '.join(BROWSERS)} on PATH"),
+            debian="" if on_ubuntu() else "chromium libatomic1",  # the library is for Playwright's own node
+            program=(PLAYWRIGHT, "install", "--with-deps", "chromium"),
         ),
         Part("curl", programs("curl"), debian="curl", brew="curl", otherwise="curl on PATH"),
         Part("node", programs("node"), debian="nodejs", brew="node", otherwise="Node.js 18 or later on PATH"),
