@@ -88,10 +88,11 @@ def programs(*names: str) -> Callable[[], str | None]:
 
 def answers(*command: str) -> str | None:
     """Why a command does not end well, or None. macOS has a `java` that only says that there is none."""
+    program = Path(command[0]).name
     if shutil.which(command[0]) is None:
-        return f"{command[0]} not on PATH"
+        return f"{program} not on PATH"
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)
-    return f"`{' '.join(command)}` failed" if done.returncode else None
+    return f"`{' '.join((program, *command[1:]))}` failed" if done.returncode else None
 
 
 def alertmanager() -> str | None:
