@@ -17,7 +17,8 @@ from training import spark
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     line = killing.command("training.spark", *words)
-    return subprocess.run(line, env=killing.environment(), capture_output=True, text=True, timeout=280)
+    where = killing.environment() | {"SPARK_LOCAL_IP": "127.0.0.1"}  # a machine's own name need not resolve
+    return subprocess.run(line, env=where, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.needs("java", "pyspark")
