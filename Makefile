@@ -20,8 +20,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
+# What a model's lineage needs: said before minutes of installing, not after them.
+.PHONY: source
+source:
+	@$(if $(PYTHON),$(PYTHON) -m training.source >/dev/null)
+
 .PHONY: run
-run: $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
+run: source $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
 	@python -m training.run --port $(PORT)
 
 # Files in the order of their folders, not of their number of tests: those with few but long tests begin first.
@@ -54,11 +59,13 @@ audit: $(INSTALLED) ## known vulnerabilities of the locked dependencies; needs t
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-torch.lock
 
 .PHONY: pipeline
-pipeline: $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
+pipeline: source $(INSTALLED) ## run the pipeline only: pictures -> registered, promoted champion
 	dvc repro
 
 .PHONY: serve
 serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machine; HOST=0.0.0.0 opens it to the network: set API_KEYS
+	@python -m training.bento_store
+	@python -m training.port --host $(HOST) $(PORT)
 	bentoml serve --host $(HOST) --port $(PORT)
 
 .PHONY: status
@@ -67,6 +74,7 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 
 .PHONY: ui
 ui: $(INSTALLED) ## MLflow's pages on port 5000
+	@python -m training.moved
 	mlflow ui --port 5000
 
 .PHONY: image

@@ -29,12 +29,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from training.command import spare_loopback
 from training.serving import docs, explain, logs, settings, startup, tracing
 from training.serving.answers import Answer, Answerer, Answers, HeatMap
 from training.serving.drain import Drain
 from training.serving.engine import Engine, Seen
 from training.serving.requests import ManyPictures, OnePicture, Picture, Reader, Refused, choice
 
+spare_loopback()
 with startup.refusal_in_one_line():
     SETTINGS = settings.load(startup.ROOT)
     CAPTURE = settings.load_capture(startup.ROOT)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
-
 from data.errors import DataError
+from training.bar import Bar
 
 PIECE = 1 << 20  # bytes
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -49,7 +48,7 @@ def unpack(archive: Path, folder: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None
     """
     room = bounds.bytes + bounds.ratio * archive.stat().st_size
     try:
-        with tqdm(desc=f"unpack {archive.name}", unit="B", unit_scale=True, disable=None) as progress:
+        with Bar(desc=f"unpack {archive.name}", unit="B", unit_scale=True) as progress:
             for number, member in enumerate(_members(archive)):
                 if number >= bounds.members:
                     raise DataError(f"{archive} holds more than {bounds.members} files: it is no archive of pictures")

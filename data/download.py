@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import requests
-from tqdm import tqdm
 
 from data.errors import DataError
 from data.files import discard, file_sha256, write_text
+from training.bar import Bar
 
 PIECE = 1 << 16  # bytes
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
@@ -154,7 +154,7 @@ def _append(response: requests.Response, partial: Partial, start: int, total: in
     name = f"download {partial.path.stem}"
     with (
         partial.path.open("ab") as file,
-        tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None) as progress,
+        Bar(desc=name, total=total, initial=start, unit="B", unit_scale=True) as progress,
     ):
         for piece in response.iter_content(PIECE):
             file.write(piece)

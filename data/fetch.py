@@ -14,13 +14,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data.errors import DataError
 from data.files import discard, fingerprint, fresh, swap, workspace, write_text
 from data.sources import locate
 from data.tree import Tree, find_tree
 from training import params
+from training.bar import Bar
 from training.command import run_command
 
 RAW = Path("data/raw")
@@ -95,7 +94,7 @@ def _check_apart(folder: Path, raw: Path) -> None:
 def _stage(tree: Tree, staged: Path, former: Path) -> int:
     """Fill `staged` with the pictures; those that `former` holds unchanged are linked. Returns how many are new."""
     written = 0
-    for name, path in tqdm(tree.pictures.items(), desc="fetch", unit="picture", disable=None):
+    for name, path in Bar(tree.pictures.items(), desc="fetch", unit="picture"):
         target, known = staged / name, former / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if known.is_file() and filecmp.cmp(path, known, shallow=False):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data import report
 from data.duplicates import groups, near_pairs, same_content
@@ -32,6 +31,7 @@ from data.pictures import Examined, Refused, Rules, Task, examine
 from data.split import SPLITS, Picture, held_back, own_split
 from data.tree import find_tree
 from training import params
+from training.bar import Bar
 from training.command import run_command
 
 RAW = Path("data/raw")
@@ -96,7 +96,7 @@ def _examine_all(tasks: Sequence[Task], rules: Rules, workers: int) -> tuple[lis
     """Examine every file in a pool of processes; only descriptions come back, never pixels."""
     good: list[Examined] = []
     refused: list[Refused] = []
-    for found in tqdm(_examined(tasks, rules, workers), "prepare", len(tasks), unit="picture", disable=None):
+    for found in Bar(_examined(tasks, rules, workers), "prepare", len(tasks), unit="picture"):
         if isinstance(found, Examined):
             good.append(found)
         else:

@@ -24,13 +24,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from tqdm import tqdm
 
 from data.errors import DataError
 from data.files import discard, fresh
 from data.tree import find_tree
 from monitoring import request_log
 from training import params
+from training.bar import Bar
 from training.command import run_command
 from training.params import ParamsError
 from training.serving import settings
@@ -115,7 +115,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
     staged = fresh(out.with_name(out.name + ".part"))
     try:
         _link(former.pictures, staged)
-        for path, label in tqdm(labels.items(), "export", unit="picture", disable=None):
+        for path, label in Bar(labels.items(), "export", unit="picture"):
             data = _read(store, f"{root}/{path}", done)
             if data is not None:
                 _write(data, staged / targets[label], PurePosixPath(path))
@@ -132,7 +132,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
 
 def _link(pictures: Mapping[str, Path], staged: Path) -> None:
     """Have pictures of another folder in `staged` too, without a second copy where the file system can do that."""
-    for name, path in tqdm(pictures.items(), "former", unit="picture", disable=None):
+    for name, path in Bar(pictures.items(), "former", unit="picture"):
         target = staged / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

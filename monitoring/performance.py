@@ -4,8 +4,9 @@ Three things are errors (exit code 1): the service serves another model than is 
 probabilities unlike those of the same model offline; an accuracy surely below the interval on the model card. With
 --check-drift the exit code is 3 when the request log drifted (monitoring.drift) and nothing else is wrong.
 
-A service that asks for an API key gets the one in the environment variable API_KEY. The pictures that are sent count
-neither in the drift check nor in what the page says of production (monitoring.request_log.CHECK_PREFIX).
+A service that asks for an API key gets the one in the environment variable API_KEY, or else the first of API_KEYS or
+API_KEYS_FILE. The pictures that are sent count neither in the drift check nor in what the page says of production
+(monitoring.request_log.CHECK_PREFIX).
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ import numpy as np
 import pandas as pd
 import requests
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.tree import find_tree
 from monitoring import drift, report, request_log, served
 from monitoring.drift import DRIFT
 from monitoring.served import Served
 from training import params
+from training.bar import Bar
 from training.champion import replace_text
 from training.command import run_command
 from training.errors import ExpectedError
@@ -43,6 +44,7 @@ from training.inference import usable_cores
 from training.metrics import Floats, Labels
 from training.score import Picture, score, table, with_labels
 from training.serving.feedback_store import interval
+from training.serving.settings import own_key
 
 TOLERANCE = 0.01  # in probability, served against offline
 MAX_SKEWED = 0.001  # share of the pictures that may differ by more
@@ -140,13 +142,13 @@ class Production:
 
 
 class Client:
-    """Asks the service at `url`, with the API key in the environment variable API_KEY if there is one."""
+    """Asks the service at `url`, with API_KEY or the first of API_KEYS or API_KEYS_FILE in the environment."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.session = requests.Session()
-        if key := os.environ.get("API_KEY"):
-            self.session.headers["X-API-Key"] = key
+        key = os.environ.get("API_KEY")
+        self.session.headers.update({"X-API-Key": key} if key else own_key())
 
     def check_model(self, model: Served) -> None:
         """PerformanceError unless the service serves this very model."""
@@ -223,7 +225,7 @@ def judge(model: Served, pictures: Sequence[Picture], folder: str, client: Clien
     classes = model.folder.classes
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda picture: client.answer(picture.path, classes), pictures)
-        answers, milliseconds = zip(*tqdm(found, "ask", len(pictures), unit="picture"), strict=True)
+        answers, milliseconds = zip(*Bar(found, "ask", len(pictures), unit="picture"), strict=True)
     rows = table(classes, pictures, answers)
     skew = compare(rows, score(model.folder, pictures), classes)
     return Judged(model, client.url, folder, rows, skew, milliseconds)

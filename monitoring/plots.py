@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from monitoring.shift import FIGURES, Sample, Test
-from training import html
+from training import html, lettering
 from training.metrics import CALIBRATION_BINS, Floats, Labels
 from training.serving.feedback_store import interval
+
+lettering.use()
 
 GROUPS = 12  # at most, in which live accuracy is drawn for each version
 UNITS = {  # of FIGURES, as far as their names do not say it
@@ -106,7 +108,7 @@ def labels(hours: Mapping[datetime, Counter[str]], classes: Sequence[str]) -> st
     counts = np.array([[hours[time][name] for name in classes] for time in times], float)
     shares = counts / counts.sum(axis=1, keepdims=True)
     for name, share in zip(classes, shares.T, strict=True):
-        axes.plot(times, share, "o-", label=name)  # type: ignore[arg-type]
+        axes.plot(times, share, "o-", label=lettering.shown(name))  # type: ignore[arg-type]
     _over_time(axes, times)
     axes.set(ylabel="share of the answers", ylim=(0, 1), title="Label mix by hour")
     axes.legend()

@@ -14,18 +14,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from monitoring.served import Served
 from monitoring.shift import Sample, Test, compare
 from training import params
+from training.bar import Bar
 from training.errors import ExpectedError
 from training.inference import Classifier, usable_cores
 from training.params import Drift
@@ -140,7 +139,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
         return [_seen(classifier, known, each, how) for each in images]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        rows = list(tqdm(pool.map(one, range(len(files))), "pictures", len(files)))
+        rows = list(Bar(pool.map(one, range(len(files))), "pictures", len(files)))
     samples = [_sample(seen, known.max_short_side) for seen in zip(*rows, strict=True)]
     first = np.array([file.label == model.folder.classes[0] for file in files])
     return Pool(samples[0], dict(zip(CHANGES, samples[1:], strict=True)), first)
@@ -161,7 +160,6 @@ def _seen(classifier: Classifier, known: Reference, image: Image.Image, how: Pre
     return figures, float(probabilities.max()), int(probabilities.argmax()), sketch
 
 
-Bar: TypeAlias = "tqdm[Any]"
 Draw = Callable[[np.random.Generator], tuple[Sample, Sample]]
 
 
@@ -211,7 +209,7 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
         "|---|---|---|---|---|",
     ]
     total = len(plan.sizes) * (2 * plan.windows + len(SHIFTS) * plan.shifted_windows)
-    with tqdm(total=total, desc="windows") as bar:
+    with Bar(total=total, desc="windows") as bar:
         for size in plan.sizes:
             rows = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
             lines += [row.cells() for row in rows]

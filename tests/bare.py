@@ -36,6 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bare", description="Run a command on a bare machine.")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="such as: make test")
     command = parser.parse_args().command or parser.error("a command is missing, such as: make test")
+    if not (ROOT / ".git").exists():
+        parser.error("it copies what git knows, and this tree has no .git: clone the project")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder goes away
     with tempfile.TemporaryDirectory(prefix="bare-") as name:
         folder = Path(name).resolve()

@@ -1,12 +1,21 @@
-"""Tests of parts that a machine lacks are skipped with a reason, and a table at the end says what brings each part."""
+"""What holds for all tests: they ask servers of their own, whatever proxies and keys this machine's shell has set.
+
+Tests of parts that a machine lacks are skipped with a reason, and a table at the end says what brings each part.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
 
 from tests import parts
+from training.command import spare_loopback
+
+spare_loopback()
+for name in ("API_KEYS", "API_KEYS_FILE", "API_KEY"):
+    os.environ.pop(name, None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,6 +24,8 @@ from typing import NoReturn
 
 import pytest
 
+from training.source import START
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 REGISTRY = "127.0.0.1:5000"
@@ -145,6 +147,11 @@ def _processor() -> str | None:
     return None if later else "this processor has nothing later than AVX2 to compare with"
 
 
+def _ports_of_root() -> str | None:
+    first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    return _here(first.is_file() and int(first.read_text()) > 1, "every user may listen on port 1 here")
+
+
 def _spark() -> str:
     """The requirement as pyproject.toml has it."""
     [requirement] = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["spark"]
@@ -204,6 +211,14 @@ PARTS = {
             otherwise="another machine: Linux",
         ),
         Part("vnni", _processor, otherwise="another machine: Linux on an Intel processor from 2019 or later"),
+        Part(
+            "git-tree",
+            lambda: _here((ROOT / ".git").exists(), "this tree has no .git"),
+            otherwise=f"a clone of the project, or {START}",
+        ),
+        Part(
+            "ports-of-root", _ports_of_root, otherwise="another machine: Linux with ip_unprivileged_port_start above 1"
+        ),
         Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
         Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),
         Part(

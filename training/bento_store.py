@@ -1,6 +1,8 @@
 """The BentoML side of the registry: model folders under immutable tags in the model store.
 
 BENTOML_HOME says where the store is. A model appears in it whole or not at all.
+
+    python -m training.bento_store      says whether it can be used, before `bentoml serve`, which ends in a traceback
 """
 
 from __future__ import annotations
@@ -13,11 +15,18 @@ from pathlib import Path
 
 import yaml
 
+from training.command import run_command
+from training.errors import ExpectedError
 from training.inference import BENTO_FILE, ModelFolder, ModelFolderError
 
 PREFIX = 16  # hex digits of the model's hash in its tag
 ASIDE = "making-model-"
 STALE_S = 3600
+ELSEWHERE = "name a folder for it in BENTOML_HOME"
+
+
+class StoreError(ExpectedError):
+    """The store cannot be written; the message says where another one may be."""
 
 
 def tag_of(name: str, sha256: str) -> str:
@@ -26,9 +35,23 @@ def tag_of(name: str, sha256: str) -> str:
 
 
 def store_path() -> Path:
-    """The folder of the model store; found without importing BentoML."""
+    """The folder of the model store; found without importing BentoML. StoreError for a user without a home."""
     home = os.environ.get("BENTOML_HOME")
-    return (Path(home) if home else Path.home() / "bentoml") / "models"
+    try:
+        return (Path(home) if home else Path.home() / "bentoml") / "models"
+    except RuntimeError:
+        raise StoreError(f"this user has no home folder, so {ELSEWHERE}") from None
+
+
+def check() -> None:
+    """StoreError unless files can be written in the store."""
+    path = store_path()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StoreError(f"the BentoML store {path} cannot be written ({error.strerror}): {ELSEWHERE}") from None
 
 
 def path_of(tag: str) -> Path:
@@ -75,6 +98,7 @@ def put(tag: str, folder: Path, names: dict[str, str], values: dict[str, str]) -
 
     BentoML's own create() copies file by file under the final name; here the model is made aside and moved in at once.
     """
+    check()  # before BentoML is imported, which makes its folders
     import bentoml
     from bentoml._internal.models import ModelStore
 
@@ -118,3 +142,7 @@ def bentos() -> dict[str, list[str]]:
         for model in bento.info.all_models:
             found.setdefault(str(model.tag), []).append(str(bento.tag))
     return found
+
+
+if __name__ == "__main__":
+    run_command(check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from training import preprocess
+from training import disk, preprocess
+from training.bar import Bar
 from training.errors import ExpectedError
 from training.inference import file_sha256, usable_cores
 from training.preprocess import Preprocessing, load
@@ -127,7 +128,7 @@ def _fill(path: Path, pictures: Sequence[Picture], how: Preprocessing) -> None:
 
     with array_writer(path, len(pictures)) as write, ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(one, range(len(pictures)))
-        for number, array in enumerate(tqdm(found, "decode", len(pictures), unit="picture")):
+        for number, array in enumerate(Bar(found, "decode", len(pictures), unit="picture")):
             write(number, array)
 
 
@@ -135,7 +136,7 @@ def _fill(path: Path, pictures: Sequence[Picture], how: Preprocessing) -> None:
 def array_writer(path: Path, count: int) -> Iterator[Callable[[int, NDArray[Any]], None]]:
     """Write an array [count, ...] to the .npy file `path` piece by piece, `write(start, rows)`.
 
-    Pieces go to disk, not to memory, and the file gets its name when all are there.
+    Pieces go to disk, not to memory, and the file gets its name when all are there. DiskError when they have no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -144,7 +145,10 @@ def array_writer(path: Path, count: int) -> Iterator[Callable[[int, NDArray[Any]
     def write(start: int, rows: NDArray[Any]) -> None:
         nonlocal array
         if array is None:
-            array = open_memmap(part, mode="w+", dtype=rows.dtype, shape=(count, *rows.shape[1:]))
+            shape = (count, *rows.shape[1:])
+            disk.check_room(part.parent, math.prod(shape) * rows.itemsize)
+            array = open_memmap(part, mode="w+", dtype=rows.dtype, shape=shape)
+            disk.reserve(part, array.offset)
         array[start : start + len(rows)] = rows
 
     try:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from onnx import compose
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from training import mistakes, params
+from training.bar import Bar
 from training.calibration import Calibration
 from training.command import run_command
 from training.dataset import MANIFEST_FILE, Manifest, Picture, decoded, spread
@@ -108,7 +108,7 @@ def reference(
     """What the model sees in the pictures `rows`; `directions` [D, k], from training pictures, make the sketches."""
     images = decoded(rows, folder.preprocessing)
     classifier = Classifier(folder)
-    starts = tqdm(range(0, len(rows), BATCH), "reference", unit="batch")
+    starts = Bar(range(0, len(rows), BATCH), "reference", unit="batch")
     parts = [
         classifier.run(np.ascontiguousarray(images[start : start + BATCH]), ("probabilities", "embedding"))
         for start in starts

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from training.bar import Bar
 from training.distributed import ALONE, World
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # epoch -> (inputs, targets)
@@ -68,7 +68,7 @@ class Phase:
         else:
             progress = Progress(self.name, history=progress.history)
         network = self.world.parallel(self.model)
-        bar = tqdm(total=self.epochs, initial=progress.epoch, desc=self.name, unit="epoch")
+        bar = Bar(total=self.epochs, initial=progress.epoch, desc=self.name, unit="epoch")
         while progress.epoch < self.epochs and progress.stale < self.patience:
             row = self._epoch(network, progress.epoch)
             progress.epoch += 1
@@ -93,7 +93,7 @@ class Phase:
     def _epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
         sums = torch.zeros(1, 3, dtype=torch.float64)  # loss, right answers, pictures
         batches = islice(self.batches(epoch), self.steps)
-        for inputs, targets in tqdm(batches, f"{self.name} {epoch + 1}", self.steps, leave=False):
+        for inputs, targets in Bar(batches, f"{self.name} {epoch + 1}", self.steps, leave=False):
             logits = network(inputs)
             loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)

@@ -16,8 +16,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from training.bar import Bar
 from training.inference import session_options, usable_cores
 
 BATCH = 8  # larger ones are slower on a CPU
@@ -81,7 +81,7 @@ def through(
     slices = [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     with ThreadPoolExecutor(streams or usable_cores()) as pool:
         found = pool.map(lambda rows: run(read(rows)), slices)
-        with tqdm(total=count, desc=title, unit="picture") as bar:
+        with Bar(total=count, desc=title, unit="picture") as bar:
             for rows, outputs in zip(slices, found, strict=True):
                 yield rows.start, outputs
                 bar.update(rows.stop - rows.start)

@@ -17,12 +17,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training import bento_store, champion, lineage
+from training import bento_store, champion, lineage, source
 from training.champion import Champion
 from training.command import run_command
 from training.errors import ExpectedError
 from training.inference import CARD_FILE
-from training.lineage import LineageError
+from training.source import LineageError
 
 DIRTY = "-dirty"
 OCI = "org.opencontainers.image."
@@ -34,7 +34,7 @@ class ImageError(ExpectedError):
 
 def revision() -> str:
     """The commit of the code, with `-dirty` after it when the work tree has changes; LineageError outside git."""
-    return lineage.commit() + (DIRTY if lineage.is_dirty() else "")
+    return source.commit() + (DIRTY if source.is_dirty() else "")
 
 
 def version(pin: Champion, commit: str) -> str:

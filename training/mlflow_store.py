@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import moved
 from training.champion import DEFAULT_TRACKING_URI, SHA256_TAG, SQLITE, TIMEOUT_S, without_password
 from training.errors import ExpectedError
 
@@ -219,6 +220,7 @@ def _client(uri: str) -> MlflowClient:
     database = Path(uri.removeprefix(SQLITE))
     if uri.startswith(SQLITE) and not database.absolute().parent.is_dir():
         raise RegistryError(f"the folder of {uri} does not exist: correct MLFLOW_TRACKING_URI or make it")
+    moved.tell(uri)
     with _told(without_password(uri)):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from training import yaml12
 from training.errors import ExpectedError
 
 PARAMS_FILE = Path("params.yaml")
+NAME_LENGTH = 63  # of BentoML's tags and of labels in Kubernetes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -88,8 +91,18 @@ class Export(Section):
 
 
 class Register(Section):
-    name: Annotated[str, Field(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$")]
+    name: str
     signing_key: str | None
+
+    @field_validator("name")
+    @classmethod
+    def fits_everywhere(cls, name: str) -> str:
+        """MLflow, BentoML's tags, image references and Kubernetes' labels all carry the name."""
+        if not re.fullmatch("[a-z0-9]+([._-][a-z0-9]+)*", name) or len(name) > NAME_LENGTH:
+            raise ValueError(
+                f"a name has at most {NAME_LENGTH} lower-case letters and digits, with single . _ - between them"
+            )
+        return name
 
 
 class Promote(Section):
@@ -197,7 +210,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
     Raises ParamsError when the file is missing, is not YAML, or holds a key or a value that does not belong there.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml12.load(path.read_text())
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the project folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

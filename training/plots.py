@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, auc, roc_curve
 
-from training import metrics
+from training import lettering, metrics
 from training.metrics import Floats, Labels
 
 GALLERY_COLUMNS = 6
+
+lettering.use()
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -52,7 +54,11 @@ def roc(probs: Floats, labels: Labels, classes: tuple[str, ...], path: Path) -> 
     figure, axes = plt.subplots(figsize=(5, 5))
     for index, name in enumerate(classes):
         false_positive, true_positive, _ = roc_curve(labels == index, probs[:, index])
-        axes.plot(false_positive, true_positive, label=f"{name} (area {auc(false_positive, true_positive):.4f})")
+        axes.plot(
+            false_positive,
+            true_positive,
+            label=f"{lettering.shown(name)} (area {auc(false_positive, true_positive):.4f})",
+        )
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC on the test split")
     axes.legend()
     _save(figure, path)

@@ -11,7 +11,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from training import aliases, bento_store, champion, params, pull
+from training import aliases, bento_store, champion, experiment, params, pull
 from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.champion import ChampionError
 from training.command import run_command
@@ -168,6 +168,9 @@ def main() -> None:
     settings = params.load()
     settings = settings.model_copy(update={"promote": params.override(settings.promote, arguments)})
     folder = open_candidate()
+    if told := experiment.passed_over("promoted"):
+        print(told)
+        return
     known = None if arguments.force else foregone(folder, settings)
     outcome = known or promote(folder, settings, arguments.reason)
     if outcome.verdict is not None:

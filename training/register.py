@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import hashlib
 import json
+import posixpath
 import re
 import shutil
 import sys
@@ -23,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import aliases, bento_store, champion, params, signing
+from training import aliases, bento_store, champion, experiment, params, signing
 from training.champion import SHA256_TAG, ChampionError
 from training.command import run_command
 from training.dataset import MANIFEST_FILE
@@ -45,6 +47,7 @@ HISTORY_FILE = Path("models/history.csv")
 METRICS_FILE = Path("model_performance.json")
 RECORD_FILE = Path("models/registered.json")
 PLOTS_FOLDER = Path("models/plots")
+METRIC_LENGTH = 250  # of MLflow's keys
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
 SERVED_MODULES = ("errors.py", "inference.py", "preprocess.py")
 # Of the package `training` that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
@@ -346,8 +349,13 @@ def final_metrics(path: Path, stamp: int) -> list[Metric]:
 
 
 def metric_name(key: str) -> str:
-    """`key` as MLflow takes it: a class may be called `R&D`, a metric may not, so its bytes stand in hexadecimal."""
-    return re.sub(r"[^/\w.\- ]", lambda found: found.group().encode().hex(), key)
+    """`key` as MLflow takes it. A class may be called `R&D`, a metric may not: bytes stand in hexadecimal, and the
+    start of the hash of `key` keeps the result apart from any other key's."""
+    name = re.sub(r"[^/\w.\- ]", lambda found: found.group().encode().hex(), key)
+    if name == key and len(key) <= METRIC_LENGTH and posixpath.normpath(key) == key and key[:1] not in "/.":
+        return key
+    mark = "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+    return name.replace("/", "2f").strip(".")[: METRIC_LENGTH - len(mark)] + mark
 
 
 def installed_packages() -> str:
@@ -382,6 +390,10 @@ def main() -> None:
     params.add_arguments(parser, params.Register)
     settings = params.override(params.load().register_, parser.parse_args())
     folder = open_candidate()
+    if told := experiment.passed_over("registered"):
+        champion.replace_text(RECORD_FILE, "{}\n")  # DVC wants the file
+        print(told)
+        return
     known = registered(folder, settings.name, settings.signing_key)
     made = known or Record.of(register(folder, settings))
     made.write()

@@ -16,8 +16,13 @@ from typing import Any
 
 import requests
 
+from training import bento_store, moved, source
+from training import port as ports
 from training.command import run_command
 from training.errors import ExpectedError
+from training.mlflow_store import tracking_uri
+from training.port import HERE
+from training.serving.settings import own_key
 
 START_TIMEOUT = 60  # seconds
 
@@ -35,7 +40,7 @@ def pipeline() -> None:
 @contextlib.contextmanager
 def service(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """`bentoml serve` as a child; it is asked to finish and waited for when the block ends, however it ends."""
-    command = ["bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = ["bentoml", "serve", "--host", HERE, "--port", str(port)]
     # An own session: Ctrl-C reaches this process alone, which then stops the service once and in order.
     child = subprocess.Popen(command, start_new_session=True)
     try:
@@ -45,14 +50,17 @@ def service(port: int) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
-def wait_until_ready(url: str, child: subprocess.Popen[bytes]) -> None:
-    """Return when /readyz says so; RunError when the service ends or takes longer than a minute."""
+def wait_until_ready(port: int, child: subprocess.Popen[bytes]) -> None:
+    """Return when /readyz of `child` says so; RunError when it ends or takes longer than a minute.
+
+    It must be `child` that listens: another program may have taken the port meanwhile, and answer in its place.
+    """
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise RunError("the service did not start: its last lines above say why")
         with contextlib.suppress(requests.RequestException):
-            if requests.get(f"{url}/readyz", timeout=2).ok:
+            if requests.get(f"http://{HERE}:{port}/readyz", timeout=2).ok and ports.is_held_by(port, child.pid):
                 return
         time.sleep(0.1)
     raise RunError(f"the service was not ready after {START_TIMEOUT} s")
@@ -62,7 +70,8 @@ def first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
     """Ask the service about one test picture; returns the picture and the answer."""
     picture = sorted(Path("models/model/self_check").iterdir())[0]
     with picture.open("rb") as file:
-        response = requests.post(f"{url}/predict?abstain=false", files={"image": file}, timeout=30)
+        files = {"image": file}
+        response = requests.post(f"{url}/predict?abstain=false", files=files, headers=own_key(), timeout=30)
     if not response.ok:
         raise RunError(f"the first prediction failed with {response.status_code}: {response.text}")
     answer: dict[str, Any] = response.json()
@@ -70,26 +79,33 @@ def first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
 
 
 def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
+    key = '-H "X-API-Key: KEY" ' if own_key() else ""
     print(f"\nThe champion is served on {url}\n")
     print(f"First prediction, {picture}:")
     print(json.dumps(answer, indent=2))
     print(f"\n  try it        {url}/ui  (the model: {url}/ui/model, the API: {url}/docs)")
-    print(f"  from a shell  curl -F image=@{picture} {url}/predict")
+    print(f"  from a shell  curl {key}-F image=@{picture} {url}/predict")
     print("  runs, models  make ui      (MLflow on http://127.0.0.1:5000)")
     print("  the registry  make status\n  stop          Ctrl-C\n", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m training.run", description=__doc__)
-    parser.add_argument("--port", type=int, default=3000, help="port of the service (default 3000)")
+    parser.add_argument("--port", type=ports.number, default=3000, help="port of the service (default 3000)")
     arguments = parser.parse_args()
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    url = f"http://127.0.0.1:{arguments.port}"
+    url = f"http://{HERE}:{arguments.port}"
+    own_key()  # keys that cannot be read stop the service: say so before the pipeline
+    source.commit()
+    bento_store.check()
+    moved.tell(tracking_uri())
+    ports.check(arguments.port)
     pipeline()
+    ports.check(arguments.port)
     with service(arguments.port) as child:
         try:
-            wait_until_ready(url, child)
+            wait_until_ready(arguments.port, child)
             show(url, *first_prediction(url))
             child.wait()
         except KeyboardInterrupt:

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.errors import DataError
 from data.tree import SUFFIXES, find_tree
 from training import params
+from training.bar import Bar
 from training.command import run_command
 from training.errors import ExpectedError
 from training.inference import MODEL_FOLDER, Classifier, ModelFolder, usable_cores
@@ -63,7 +63,7 @@ def score(folder: ModelFolder, pictures: Sequence[Picture], kept: Path | None = 
         raise ScoreError(f"a class cannot be called {', '.join(COLUMNS)}: train with other folder names (data.rename)")
     classifier = Classifier(folder)
     parts = Parts.open(kept, identity(folder, pictures))
-    with ThreadPoolExecutor(usable_cores()) as pool, tqdm(total=len(pictures), desc="score", unit="picture") as bar:
+    with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="score", unit="picture") as bar:
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
             if start not in parts.done:
@@ -134,7 +134,7 @@ class Parts:
 def identity(folder: ModelFolder, pictures: Sequence[Picture]) -> str:
     """What the scores depend on, as a hash: the model, and each file by its name, size and time of change."""
     known = hashlib.sha256(f"{folder.sha256} {folder.preprocessing} {CHUNK}\n".encode())
-    for picture in tqdm(pictures, "look", unit="picture", leave=False):
+    for picture in Bar(pictures, "look", unit="picture", leave=False):
         try:
             file = picture.path.stat()
         except OSError as error:

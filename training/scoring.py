@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from training.bar import Bar
 from training.dataset import CACHE_FOLDER, Picture, decoded, decoded_key
 from training.inference import Classifier, ModelFolder
 
@@ -71,7 +71,7 @@ def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
 def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
     images = decoded(pictures, folder.preprocessing)
     classifier = Classifier(folder)
-    starts = tqdm(range(0, len(pictures), BATCH), f"score {folder.sha256[:8]}", unit="batch")
+    starts = Bar(range(0, len(pictures), BATCH), f"score {folder.sha256[:8]}", unit="batch")
     return np.concatenate([classifier.predict(np.ascontiguousarray(images[s : s + BATCH])) for s in starts])
 
 

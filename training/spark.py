@@ -16,7 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from training import params
+from training import moved, params
 from training.champion import ALIAS
 from training.command import run_command
 from training.errors import ExpectedError
@@ -65,6 +65,7 @@ def main() -> None:
     import mlflow
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    moved.tell(tracking_uri())
     mlflow.set_tracking_uri(tracking_uri())
     model = arguments.model or f"models:/{params.load().register_.name}@{ALIAS}"
     spark = SparkSession.builder.appName("training.spark").getOrCreate()

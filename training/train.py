@@ -29,9 +29,9 @@ from training.device import set_up
 from training.distributed import World
 from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
 from training.forward import Network, forward
-from training.lineage import commit
 from training.models import Recipe, build, recipe
 from training.preprocess import Preprocessing
+from training.source import commit
 
 WEIGHTS_FILE = Path("models/best_model.pth")
 HISTORY_FILE = Path("models/history.csv")

@@ -18,6 +18,8 @@ from typing import Any
 from locust import FastHttpUser, constant, events, task
 from locust.env import Environment
 
+from training.serving.settings import own_key
+
 FOLDER = Path("models/model")
 PICTURES = [
     ((FOLDER / record["file"]).read_bytes(), record["label"])
@@ -30,6 +32,7 @@ class Visitor(FastHttpUser):
     """Mostly single pictures, now and then everything else; a visitor begins with one of each."""
 
     wait_time = constant(0)
+    default_headers = own_key()
 
     def on_start(self) -> None:
         self.labelled = itertools.cycle(PICTURES)

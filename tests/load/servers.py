@@ -226,7 +226,9 @@ def running(kind: Kind, picture: bytes, **environment: str) -> Iterator[Running]
     """Start the server, wait for its first answer, stop it and everything it started at the end."""
     server = Running(kind, free_port(), uuid.uuid4().hex)
     workspace = Path(tempfile.mkdtemp(prefix="bench-"))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SERVE_", "BENTOML"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SERVE_", "BENTOML", "API_KEYS"))
+    }
     environ |= {"BENTOML_HOME": str(workspace / "bentoml"), "BENTOML_DO_NOT_TRACK": "true", "BENCH_MODEL": str(MODEL)}
     environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "BENCH_PORT": str(server.port), MARK: server.mark}
     environ["PATH"] = f"{ROOT / kind.packages / 'bin'}:{environ['PATH']}"

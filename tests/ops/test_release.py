@@ -32,7 +32,7 @@ from tests.tiny import tiny_picture, tiny_project
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 WORKFLOW = ROOT / ".github/workflows/release.yml"
-pytestmark = pytest.mark.needs("docker", "registry", "api-server")
+pytestmark = pytest.mark.needs("docker", "registry", "api-server", "git-tree")
 IMAGE = f"{REGISTRY}/act/cats-vs-dogs"
 DIGEST = re.compile(rf"{IMAGE}@sha256:[0-9a-f]{{64}}")
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")

@@ -27,7 +27,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import mlflow
 
     root = tiny_project(tmp_path_factory.mktemp("template") / "project")
-    mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)  # MLflow notes where artifacts will lie
+        mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").search_experiments()
     return root
 
 

@@ -1,6 +1,8 @@
 """The whole pipeline as DVC runs it: three classes from a folder, real pictures, real stores, a real service.
 
 One project goes through its life in the order of the tests: first run, second run, lost files, remote, experiment.
+Its desk is an odd one: a path with a space, an umlaut and a sign of the shell, below a symbolic link; no home folder;
+the plainest locale; files for nobody else.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,8 @@ PARTS = ("data", "training", "service.py", "bentofile.yaml", "dvc.yaml", ".dvcig
 MADE = shutil.ignore_patterns(
     "__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare"
 )
+ODD = {"HOME": "/proc/nowhere", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
+NOT_KEPT = ("MLFLOW", "BENTOML", "LANG", "LC_", "XDG_", "PYTHONUTF8", "PYTHONIOENCODING")
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "BENTOML"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_KEPT)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return kept | {"BENTOML_HOME": str(self.home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
+        return kept | ODD | {"BENTOML_HOME": str(self.home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
 
     def run(self, *command: str, folder: Path | None = None) -> str:
         """Run a command in the project; its output. The test fails with that output when the command does."""
@@ -54,6 +60,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=240,
+            umask=0o077,
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done.stdout
@@ -86,7 +93,10 @@ def write_pictures(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("life")
+    real = tmp_path_factory.mktemp("life") / "my pröject & co"
+    real.mkdir()
+    root = real.parent / "link"
+    root.symlink_to(real)
     folder = root / "project"
     folder.mkdir()
     for name in PARTS:
@@ -131,7 +141,7 @@ def test_first_run_registers_and_promotes(project: Project) -> None:
 
 
 def test_three_classes_are_served(project: Project) -> None:
-    server = Server.start(project.folder, project.home)
+    server = Server.start(project.folder, project.home, **ODD)
     try:
         answer = httpx.post(f"{server.url}/predict?abstain=false", files={"image": encoded(drawing(999))}, timeout=20)
     finally:
@@ -145,7 +155,7 @@ def test_three_classes_are_served(project: Project) -> None:
 def test_served_probabilities_are_those_of_evaluation(project: Project) -> None:
     header, *rows = (project.folder / "models/predictions.csv").read_text().splitlines()
     classes = header.split(",")[4:]
-    server = Server.start(project.folder, project.home)
+    server = Server.start(project.folder, project.home, **ODD)
     try:
         with httpx.Client(base_url=server.url, timeout=20) as client:
             for row in rows:
@@ -189,6 +199,38 @@ def test_pictures_and_models_travel_through_a_remote(project: Project) -> None:
     assert (project.folder / "data/manifest.csv").read_bytes() == before
     assert len(list((project.folder / "data/processed").rglob("*.png"))) == 3 * PER_CLASS
     assert (project.folder / "models/model/model.onnx").is_file()
+
+
+@contextmanager
+def plain_path(project: Project) -> Iterator[None]:
+    """DVC 3.67 writes the path of its cache into the copy's configuration, in ASCII alone."""
+    link = project.folder.parent
+    odd = link.resolve()
+    plain = odd.with_name("plain")
+    repoint(link, odd.rename(plain))
+    try:
+        yield
+    finally:
+        repoint(link, plain.rename(odd))
+
+
+def repoint(link: Path, target: Path) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+def test_an_experiment_in_a_temporary_copy_registers_nothing(project: Project) -> None:
+    before = project.versions()
+    with plain_path(project):
+        output = project.run("dvc", "exp", "run", "--temp", "--name", "short", "-S", "train.epochs=1")
+    for step in ("registered", "promoted"):
+        assert f"nothing is {step} from a temporary copy of the project: `dvc exp apply short`" in output
+    assert "champion" not in output
+    assert project.versions() == before
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    (found,) = (one for baseline in shown for group in baseline["experiments"] or () for one in group["revs"])
+    accuracy = found["data"]["metrics"]["model_performance.json"]["data"]["accuracy"]
+    assert accuracy < json.loads((project.folder / "model_performance.json").read_text())["accuracy"]
 
 
 def test_an_experiment_shows_its_difference(project: Project) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
 from tests.pipeline.acting import GOOD, NAME, registered
 from tests.pipeline.dying import dies
@@ -147,5 +148,27 @@ def test_a_changed_model_folder_is_not_registered(project: Path) -> None:
         register.open_candidate()
 
 
-def test_any_class_name_is_a_metric_name() -> None:
-    assert metric_name("per_class.v\u00f6gel & co.recall") == "per_class.v\u00f6gel 26 co.recall"
+def test_any_class_name_is_a_metric_name_of_its_own() -> None:
+    assert metric_name("per_class.vögel.recall") == "per_class.vögel.recall"
+    names = [
+        "a & b (c)",
+        "a 26 b 28c29",
+        "US$ / A$",
+        "_x",
+        "^",
+        "5e",
+        "#1",
+        "ä ö",
+        "日本",
+        "<b>x</b>",
+        "'",
+        '"',
+        "\\",
+        "-x",
+    ]
+    names += ["a/../b", "ab" * 200, "ab" * 201, "..", "|", "nan", "a//b", "a b", "A b"]
+    keys = [metric_name(f"per_class.{name}.recall") for name in names] + [metric_name("../x"), metric_name("/x")]
+    assert len(set(keys)) == len(keys)
+    for key in keys:
+        _validate_metric_name(key)
+        assert len(key) <= 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.pipeline.acting import promoted
 from tests.service.server import ROOT, free_port
+from tests.unit.test_port import answering
 from training.run import RunError, wait_until_ready
 
 
@@ -26,9 +28,12 @@ def served_project(project: Path) -> Path:
     return project
 
 
-def start(folder: Path, port: int) -> subprocess.Popen[str]:
+def start(folder: Path, port: int, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "training.run", "--port", str(port)]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = os.environ | variables
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
@@ -46,17 +51,29 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_it_serves_answers_and_stops_on_ctrl_c(served_project: Path) -> None:
-    port = free_port()
-    process = start(served_project, port)
+    """With what a shell may have set: proxies, none of which is there, and keys of the service."""
+    port, nobody = free_port(), f"http://127.0.0.1:{free_port()}"
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), nobody)
+    process = start(served_project, port, API_KEYS="first,second", **proxies)
     shown = read_until(process, "Ctrl-C")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert "the pipeline ran" in shown
     assert f"The champion is served on http://127.0.0.1:{port}" in shown
-    for word in ('"label"', '"data_hash"', '"git_commit"', "/ui/model", "make ui"):
+    for word in ('"label"', '"data_hash"', '"git_commit"', "/ui/model", "make ui", "X-API-Key: KEY"):
         assert word in shown
     assert "stopping" in rest
     assert process.returncode == 0, rest
+
+
+def test_a_taken_port_is_told_before_the_pipeline_runs(served_project: Path) -> None:
+    with answering(200, b'{"model": {"bento_tag": "pets:12", "version": "7"}}') as port:
+        process = start(served_project, port)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"error: port {port} is taken: " in output
+    assert f"(process {os.getpid()}) serves pets:12, version 7. End it, or choose another with PORT=" in output
+    assert "the pipeline ran" not in output
 
 
 def test_a_pipeline_that_fails_serves_nothing(served_project: Path) -> None:
@@ -71,4 +88,11 @@ def test_a_pipeline_that_fails_serves_nothing(served_project: Path) -> None:
 def test_a_service_that_ends_is_not_waited_for() -> None:
     child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
     with pytest.raises(RunError, match="the service did not start"):
-        wait_until_ready(f"http://127.0.0.1:{free_port()}", child)
+        wait_until_ready(free_port(), child)
+
+
+def test_an_answer_of_another_program_is_not_taken_for_the_service() -> None:
+    with answering(200, b"ready") as port:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1); raise SystemExit(1)"])
+        with pytest.raises(RunError, match="the service did not start"):
+            wait_until_ready(port, child)

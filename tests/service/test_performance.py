@@ -18,6 +18,8 @@ import pytest
 from data.errors import DataError
 from monitoring import drift, performance, request_log
 from tests.service.server import ROOT, Server, copy_project, make_champion
+from tests.service.test_load import locust
+from tests.service.test_smoke import smoke
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.inference import ModelFolder
 from training.serving.feedback_store import interval
@@ -156,6 +158,15 @@ def test_a_service_with_keys_gets_the_one_in_the_environment(
             run(model.path, pictures, "--url", server.url)
         monkeypatch.setenv("API_KEY", "secret")
         run(model.path, pictures, "--url", server.url)
+        monkeypatch.delenv("API_KEY")
+        monkeypatch.setenv("API_KEYS", "secret,other")  # as the service itself reads them
+        run(model.path, pictures, "--url", server.url)
+        (tmp_path / "known/cat").mkdir(parents=True)
+        (tmp_path / "known/cat/1.png").write_bytes(tiny_picture(0, 7, noise=0.0))
+        checked = smoke(server.url, "--fail-on-error", SMOKE_PICTURES=str(tmp_path / "known"))
+        assert checked.returncode == 0, checked.stdout
+        loaded = locust(server, server.url, 1, LOAD_P95_MS="20000")
+        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
     finally:
         server.stop()
 

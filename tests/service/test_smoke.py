@@ -45,12 +45,28 @@ def smoke(url: str, *words: str, **variables: str) -> subprocess.CompletedProces
 
 def test_a_sound_service_passes(server: Server, pictures: Path, tmp_path: Path) -> None:
     report = tmp_path / "smoke.xml"
-    done = smoke(server.url, "--fail-on-error", "--junit", str(report), SMOKE_PICTURES=str(pictures))
+    nobody = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "NOWHERE")  # a proxy that is not there
+    done = smoke(server.url, "--fail-on-error", "--junit", str(report), SMOKE_PICTURES=str(pictures), **nobody)
     assert done.returncode == 0, done.stdout
     assert f"{len(CHECKS)} of {len(CHECKS)} checks passed" in done.stdout
     suite = ElementTree.parse(report).getroot()
     assert [case.get("name") for case in suite] == CHECKS
     assert (suite.get("failures"), suite.findall(".//failure")) == ("0", [])
+
+
+def test_the_health_check_of_the_image_asks_no_proxy(server: Server) -> None:
+    """Docker hands the proxies of its configuration to every container."""
+    lines = (ROOT / "k8s/Dockerfile.j2").read_text().splitlines()
+    _, *words = json.loads(next(line for line in lines if line.startswith("  CMD [")).removeprefix("  CMD "))
+    proxy = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
+    for port, healthy in ((server.port, True), (free_port(), False)):
+        done = subprocess.run(
+            [sys.executable, *words],
+            env=os.environ | proxy | {"BENTOML_PORT": str(port)},
+            capture_output=True,
+            timeout=20,
+        )
+        assert (done.returncode == 0) is healthy, done.stderr
 
 
 def test_its_pictures_are_no_traffic(server: Server, project: Path, pictures: Path) -> None:

@@ -5,7 +5,7 @@
 
 Only the standard library is imported, so that it runs wherever something is deployed from. In the environment:
 
-    API_KEYS                 the first of them is sent (comma between keys), as the service itself reads them
+    API_KEYS, API_KEYS_FILE  the first key is sent (comma between keys, or one a line), as the service itself reads them
     SMOKE_PICTURES           CLASS/NAME pictures with known answers instead of those in tests/smoke/pictures
     PROMETHEUS_URL, GRAFANA_URL, MLFLOW_TRACKING_URI
                              checked when given; on this machine's usual ports they are checked when they answer
@@ -36,6 +36,8 @@ from typing import Any
 PICTURES = Path(__file__).parent / "pictures"
 TIMEOUT_S = 15.0
 CHECK_PREFIX = "check-"  # of our X-Request-IDs: such pictures are no traffic of production (monitoring/request_log.py)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the environment names
 LINEAGE = ("name", "data_hash", "git_commit")
 COMPANIONS = {  # name: variable in the environment, usual address on this machine
     "Prometheus": ("PROMETHEUS_URL", "http://127.0.0.1:9090"),
@@ -69,13 +71,19 @@ class Answer:
 def fetch(url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
     """One request, GET or, with `data`, POST. An error status is an answer; Failed when there is none."""
     request = urllib.request.Request(url, data, dict(headers or {}))
+    ask = DIRECT.open if is_here(url) else urllib.request.urlopen
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with ask(request, timeout=TIMEOUT_S) as answer:
             return Answer(answer.status, answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Failed(f"{url} does not answer: {error}") from None
+
+
+def is_here(url: str) -> bool:
+    """Whether `url` is on this machine's loopback."""
+    return urllib.parse.urlsplit(url).hostname in LOOPBACK
 
 
 @dataclass
@@ -86,13 +94,17 @@ class Service:
     pictures: list[tuple[str, Path]]
     key: str = ""
 
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {"X-API-Key": self.key} if self.key else {}
+
     def get(self, path: str) -> Answer:
-        return fetch(self.url + path)
+        return fetch(self.url + path, headers=self.credentials)
 
     def post(self, path: str, data: bytes, media: str = "image/png") -> Answer:
         """With a request id of our own, so that the picture counts as no traffic of production."""
         headers = {"Content-Type": media, "X-Request-ID": f"{CHECK_PREFIX}smoke-{uuid.uuid4().hex}"}
-        return fetch(self.url + path, data, headers | ({"X-API-Key": self.key} if self.key else {}))
+        return fetch(self.url + path, data, headers | self.credentials)
 
     def predict(self, picture: Path) -> dict[str, Any]:
         answer = self.post("/predict?abstain=false", picture.read_bytes())
@@ -239,7 +251,7 @@ COMPANION_CHECKS: dict[str, Callable[[str], str]] = {"Prometheus": prometheus, "
 
 def companions(service_url: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """(name, url) of what to check beside the service: what is given, and what answers here if the service is here."""
-    here = urllib.parse.urlsplit(service_url).hostname in ("127.0.0.1", "localhost", "::1")
+    here = is_here(service_url)
     for name, (variable, usual) in COMPANIONS.items():
         given = environ.get(variable, "")
         if re.match(r"https?://", given):
@@ -288,6 +300,18 @@ def known(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
+def first_key(environ: Mapping[str, str]) -> str:
+    """The key that is sent, or "" without any; SystemExit when API_KEYS_FILE cannot be read."""
+    found = environ.get("API_KEYS", "").split(",")
+    path = environ.get("API_KEYS_FILE")
+    if path:
+        try:
+            found += Path(path).read_text().splitlines()
+        except OSError as error:
+            sys.exit(f"error: API_KEYS_FILE={path} cannot be read: {error.strerror}")
+    return next((key.strip() for key in found if key.strip()), "")
+
+
 def write_junit(path: Path, url: str, results: list[Result]) -> None:
     failures = sum(one.failure is not None for one in results)
     seconds = sum(one.seconds for one in results)
@@ -311,9 +335,8 @@ def main() -> None:
     parser.add_argument("--fail-on-error", action="store_true", help="exit with 1 when a check failed")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the checks as JUnit XML")
     arguments = parser.parse_args()
-    keys = os.environ.get("API_KEYS", "").split(",")
     pictures = known(Path(os.environ.get("SMOKE_PICTURES") or PICTURES))
-    service = Service(arguments.url.rstrip("/"), pictures, keys[0].strip())
+    service = Service(arguments.url.rstrip("/"), pictures, first_key(os.environ))
     checks = [(name, partial(check, service)) for name, check in SERVICE_CHECKS.items()]
     checks += [(name, partial(COMPANION_CHECKS[name], url)) for name, url in companions(service.url, os.environ)]
     results = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.tiny import SOURCE
-from training.command import run_command
+from training.command import run_command, spare_loopback
 from training.errors import ExpectedError
 
 CAUGHT_BEFORE = {
@@ -43,6 +45,30 @@ def test_ctrl_c_ends_as_a_shell_expects(capsys: pytest.CaptureFixture[str]) -> N
         run_command(interrupted)
     assert end.value.code == 130
     assert "run the command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("given", [{}, {"NO_PROXY": "intra.example"}, {"no_proxy": "intra.example, 10.0.0.1"}])
+def test_no_proxy_stands_before_ones_own_machine(
+    monkeypatch: pytest.MonkeyPatch, variable: str, given: dict[str, str]
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in ({variable: "http://proxy.example:3128"} | given).items():
+        monkeypatch.setenv(name, value)
+    run_command(lambda: None)
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        assert requests.utils.get_environ_proxies(f"http://{host}:3000/predict") == {}
+    assert requests.utils.get_environ_proxies("http://elsewhere.example/") != {}
+    assert bool(urllib.request.proxy_bypass("intra.example")) == bool(given)
+
+
+def test_an_environment_without_a_proxy_stays_as_it_is() -> None:
+    for environ in ({}, {"no_proxy": "intra.example"}, {"http_proxy": ""}):
+        before = dict(environ)
+        spare_loopback(environ)
+        assert environ == before
 
 
 def error_classes() -> dict[str, list[str]]:

@@ -180,3 +180,21 @@ def test_truth_is_read_as_in_yaml(word: str, value: bool) -> None:
 def test_a_wrong_override_names_the_key() -> None:
     with pytest.raises(ParamsError, match=r"command line: epochs: .*found 'many'"):
         overridden("--epochs", "many")
+
+
+def test_a_small_number_as_dvc_writes_it(tmp_path: Path) -> None:
+    path = changed(tmp_path, "train.finetune_lr", 0.5)
+    path.write_text(path.read_text().replace("finetune_lr: 0.5", "finetune_lr: 1e-05"))
+    assert params.load(path).train.finetune_lr == 1e-5
+
+
+@pytest.mark.parametrize("name", ["A", "a b", "a/b", "a--b", "-a", "", "a" * 64, "katze_ä"])
+def test_a_model_name_that_a_tag_cannot_carry(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ParamsError, match=r"register\.name: .*at most 63 lower-case letters and digits"):
+        params.load(changed(tmp_path, "register.name", name))
+
+
+def test_folders_that_look_like_values_are_renamed(tmp_path: Path) -> None:
+    path = changed(tmp_path, "data.rename", {"x": "y"})
+    path.write_text(path.read_text().replace("x: y", "007: bond\n    no: Norway\n    null: none"))
+    assert params.load(path).data.rename == {"007": "bond", "no": "Norway", "null": "none"}

@@ -95,6 +95,8 @@ def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
     found = settings.api_keys({"API_KEYS": "first, second,", "API_KEYS_FILE": str(path)})
     assert found == (b"first", b"second", b"third", b"fourth")
     assert settings.api_keys({}) == ()
+    assert settings.own_key({"API_KEYS_FILE": str(path)}) == {"X-API-Key": "third"}
+    assert settings.own_key({}) == {}
 
 
 def test_an_empty_list_of_keys_never_means_everybody(tmp_path: Path) -> None:

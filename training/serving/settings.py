@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import fsspec
-import yaml
 from fsspec.core import split_protocol
 
-from training import params
+from training import params, yaml12
 from training.inference import usable_cores
 from training.params import Capture, ParamsError, Section, Serve
 from training.preprocess import Limits
@@ -75,7 +74,7 @@ def load_capture(root: Path, environ: Mapping[str, str] = os.environ, log_dir: P
 
 def _override(section: _Section, prefix: str, environ: Mapping[str, str]) -> _Section:
     given = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
-    values = section.model_dump() | {key: yaml.safe_load(value) for key, value in given.items()}
+    values = section.model_dump() | {key: yaml12.load(value) for key, value in given.items()}
     return params.check(type(section), values, f"{prefix}... in the environment")
 
 
@@ -97,3 +96,9 @@ def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
     if not keys and (path or "API_KEYS" in environ):
         raise ParamsError("API_KEYS or API_KEYS_FILE is set, but holds no key: unset it to serve everybody")
     return keys
+
+
+def own_key(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header that our own programs send to the service: the first of its keys; empty where it has none."""
+    keys = api_keys(environ)
+    return {"X-API-Key": keys[0].decode()} if keys else {}
