@@ -37,6 +37,18 @@ run: source $(INSTALLED) ## set up, run the pipeline, serve the champion on port
 test: $(INSTALLED) ## run the whole test suite
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-bare
+test-bare: $(INSTALLED) ## the same as on a machine with nothing but Python, make and git
+	python -m tests.bare make test
+
+.PHONY: test-parts
+test-parts: $(INSTALLED) ## only the tests of real parts, such as Prometheus and a browser: those that `make tools` brings
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m needs
+
+.PHONY: tools
+tools: $(INSTALLED) ## install the real parts that some tests need; PARTS="node curl" for some of them
+	python -m tests.tools $(PARTS)
+
 .PHONY: coverage
 coverage: $(INSTALLED) ## the same with coverage: a table, and coverage.xml
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml

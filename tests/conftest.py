@@ -1,11 +1,44 @@
-"""What holds for all tests: they ask servers of their own, whatever proxies and keys this machine's shell has set."""
+"""What holds for all tests: they ask servers of their own, whatever proxies and keys this machine's shell has set.
+
+Tests of parts that a machine lacks are skipped with a reason, and a table at the end says what brings each part.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 
+import pytest
+
+from tests import parts
 from training.command import spare_loopback
 
 spare_loopback()
 for name in ("API_KEYS", "API_KEYS_FILE", "API_KEY"):
     os.environ.pop(name, None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): skipped where one of these parts (tests/parts.py) is missing")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needed = {name for marker in item.iter_markers("needs") for name in marker.args}
+    if unknown := needed - parts.PARTS.keys():
+        pytest.fail(f"it needs {', '.join(unknown)}, which tests/parts.py does not know", pytrace=False)
+    if reason := parts.want(sorted(needed)):
+        pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Part, tests skipped for want of it, and what brings it; a test that lacks two parts counts for both."""
+    reports = terminalreporter.stats.get("skipped", [])
+    counts = Counter(name for report in reports for name in set(parts.REASON.findall(str(report.longrepr))))
+    if not counts:
+        return
+    rows = [("part", "tests", "what brings it")]
+    rows += [(name, str(count), parts.PARTS[name].command) for name, count in counts.most_common()]
+    width, number = (max(len(row[column]) for row in rows) for column in (0, 1))
+    terminalreporter.section("skipped for want of a part")
+    for name, count, command in rows:
+        terminalreporter.line(f"{name:{width}}  {count:>{number}}  {command}")

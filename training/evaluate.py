@@ -24,14 +24,20 @@ from training.command import run_command
 from training.dataset import PICTURES_FOLDER, Manifest, Picture, decoded, spread
 from training.device import set_up
 from training.fit import read_history
-from training.network import BACKBONE_FILE, EvaluationError, Floats, Outputs, Trained
+from training.network import (
+    BACKBONE_FILE,
+    CALIBRATION_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    EvaluationError,
+    Floats,
+    Outputs,
+    Trained,
+)
 from training.quantise import quantised
 from training.train import HISTORY_FILE
 
-METRICS_FILE = Path("model_performance.json")
-PREDICTIONS_FILE = Path("models/predictions.csv")
 PLOTS_FOLDER = Path("models/plots")
-CALIBRATION_FILE = Path("models/calibration.npz")
 NOVELTY_PICTURES = 1000  # of the training split: enough for a covariance of 64 directions
 QUANTISATION_PICTURES = 128  # of the validation split: enough for the range of every layer
 

@@ -28,11 +28,18 @@ from training.calibration import Calibration
 from training.command import run_command
 from training.dataset import MANIFEST_FILE, Manifest, Picture, decoded, spread
 from training.errors import ExpectedError
-from training.evaluate import CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE
 from training.forward import BATCH, traced
 from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
 from training.lineage import collect
-from training.network import BACKBONE_FILE, FEATURES, Floats, Trained
+from training.network import (
+    BACKBONE_FILE,
+    CALIBRATION_FILE,
+    FEATURES,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    Floats,
+    Trained,
+)
 from training.novelty import NoveltyModule
 from training.properties import measure
 from training.reference import DIRECTIONS, Reference

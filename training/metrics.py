@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, roc_auc_score
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -63,6 +62,10 @@ def auroc(low: Floats, high: Floats) -> dict[str, Any]:
     The interval is Newcombe's score interval (2006, Confidence intervals for an effect size measure based on the
     Mann-Whitney statistic, method 5): of use also where every score is above, as it often is.
     """
+    from sklearn.metrics import (
+        roc_auc_score,  # in functions: it takes a second, and most who import this need none of it
+    )
+
     found = float(roc_auc_score(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high])))
     spare = (len(low) + len(high)) / 2 - 1
 
@@ -110,6 +113,8 @@ def risk_threshold(probs: Floats, labels: Labels, risk: float) -> float:
 
 def roc_auc(probs: Floats, labels: Labels) -> float:
     """Area under the ROC curve; one class against the rest, averaged, where there are more than two."""
+    from sklearn.metrics import roc_auc_score
+
     if probs.shape[1] == 2:
         return float(roc_auc_score(labels, probs[:, 1]))
     return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
@@ -117,6 +122,8 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
 
 def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
     """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class."""
+    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
     guesses = probs.argmax(1)
     correct = int((guesses == labels).sum())
     numbers = np.arange(len(classes))

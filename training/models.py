@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from training import params
@@ -148,6 +147,8 @@ def _efficientnet_lite0() -> nn.Sequential:
 
 
 def _torchvision(architecture: str, weights: str | None, classes: int) -> Classifier:
+    import torchvision  # as long to import as torch itself
+
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
         raise ModelError(f"no architecture {architecture!r}: use cnn, efficientnet_lite0 or one of {', '.join(known)}")

@@ -18,6 +18,10 @@ from training.preprocess import Preprocessing
 from training.train import SUMMARY_FILE, WEIGHTS_FILE
 
 BACKBONE_FILE = Path("models/backbone.onnx")
+# What evaluation leaves. Named here, because training.evaluate loads all that draws plots, which a reader need not.
+METRICS_FILE = Path("model_performance.json")
+PREDICTIONS_FILE = Path("models/predictions.csv")
+CALIBRATION_FILE = Path("models/calibration.npz")
 FEATURES = "features"
 
 Floats = NDArray[np.float64]

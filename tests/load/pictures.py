@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from tests.parts import photographs
 
 ROOT = Path(__file__).parent.parent.parent
 MOST = 200
-
-
-def photographs() -> Path | None:
-    """The folder of photographs: PHOTOS in the environment, or ../shared/data/dogs-vs-cats; None without."""
-    folder = Path(os.environ.get("PHOTOS", ROOT.parent / "shared/data/dogs-vs-cats"))
-    return folder if folder.is_dir() else None
 
 
 def pictures() -> tuple[bytes, ...]:

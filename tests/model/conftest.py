@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import parts
 from tests.killing import ROOT
-from tests.load.pictures import MOST, photographs
+from tests.load.pictures import MOST
 from tests.load.pictures import pictures as to_send
 from training import bento_store, champion
 from training.dataset import MANIFEST_FILE, PICTURES_FOLDER, DatasetError, Manifest, spread
@@ -20,34 +21,33 @@ def classifier() -> Classifier:
     try:
         pin = champion.read(ROOT / champion.PIN_FILE)
     except champion.NoChampionError:
-        pytest.skip("there is no champion: `make run` makes one")
+        parts.skip("champion", f"no {champion.PIN_FILE}")
     exported = ROOT / MODEL_FOLDER
     if exported.is_dir() and (folder := ModelFolder.open(exported)).sha256 == pin.model_sha256:
         return Classifier(folder)
     stored = bento_store.find(pin.bento_tag)
     if stored is None:
-        pytest.skip(f"the pinned model {pin.bento_tag} is neither in {MODEL_FOLDER} nor in the BentoML store")
+        parts.skip("champion", f"its model {pin.bento_tag} is neither in {MODEL_FOLDER} nor in the BentoML store")
     return Classifier(stored)
 
 
 @pytest.fixture(scope="session")
 def photos(classifier: Classifier) -> Path:
     """The folder with photographs for testing, test/cats and test/dogs."""
-    folder = photographs()
-    if folder is None:
-        pytest.skip("there are no photographs: set PHOTOS to a folder with test/cats and test/dogs")
+    folder = parts.photographs()
+    assert folder is not None
     if set(classifier.folder.classes) != {"cat", "dog"}:
-        pytest.skip(f"the champion knows {', '.join(classifier.folder.classes)}, the photographs show cats and dogs")
+        parts.skip("photographs", f"cats and dogs: the champion knows {', '.join(classifier.folder.classes)}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def pictures() -> tuple[bytes, ...]:
     """Test pictures of all classes: photographs where there are some, else those of the pipeline."""
-    if photographs() is not None:
+    if parts.photographs() is not None:
         return to_send()
     try:
         rows = Manifest.read(ROOT / MANIFEST_FILE, ROOT / PICTURES_FOLDER).split("test")
     except DatasetError as error:
-        pytest.skip(f"there are neither photographs nor prepared pictures: {error}")
+        parts.skip("photographs", f"nor are there prepared pictures: {error}")
     return tuple(row.path.read_bytes() for row in spread(rows, MOST))

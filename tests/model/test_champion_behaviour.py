@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests import parts
 from tests.killing import ROOT
 from training import behaviour, params
 from training.inference import Classifier
 
+pytestmark = pytest.mark.needs("champion", "photographs")
 EACH = 10  # photographs of a class
 LIMITS = params.load(ROOT / "params.yaml").promote
 
@@ -41,6 +43,6 @@ def test_what_hides_the_animal_lowers_the_confidence(found: dict[str, Any], chan
 @pytest.mark.parametrize("name", sorted(name for name in behaviour.named() if name.startswith("test/")))
 def test_a_picture_that_anyone_recognises(classifier: Classifier, photos: Path, name: str) -> None:
     if not (photos / name).is_file():
-        pytest.skip(f"{name} is not among these photographs")
+        parts.skip("photographs", f"{name} is not among these photographs")
     probabilities = classifier.predict_bytes([(photos / name).read_bytes()])[0]
     assert classifier.folder.classes[int(probabilities.argmax())] == name.split("/")[1].removesuffix("s")

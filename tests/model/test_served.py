@@ -13,6 +13,7 @@ import pytest
 from tests.service.server import Server, batch_sizes, copy_project
 from training.inference import Classifier
 
+pytestmark = pytest.mark.needs("champion")
 TOGETHER = 8  # requests at once, so that batches form
 RARE = 0.001
 

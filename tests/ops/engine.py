@@ -15,12 +15,6 @@ READY_S = 90.0  # beside other work; what it takes on a quiet machine is in the 
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
 
 
-def is_running() -> bool:
-    """Whether an engine answers here."""
-    command = ["docker", "info"]
-    return bool(shutil.which("docker")) and subprocess.run(command, capture_output=True, timeout=30).returncode == 0
-
-
 def docker(*arguments: str) -> str:
     """What `docker ...` prints."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True)

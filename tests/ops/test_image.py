@@ -23,7 +23,6 @@ import pytest
 from packaging.requirements import Requirement
 
 from monitoring.shift import TESTS
-from tests.ops import engine
 from tests.ops.engine import Container, Image, docker
 from tests.ops.local_stack import REQUIRED, compose
 from tests.service.server import ROOT, two_free_ports
@@ -66,8 +65,6 @@ def test_a_build_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    if not engine.is_running():
-        pytest.skip("no Docker engine answers here")
     made = Image.make(tmp_path_factory.mktemp("image") / "project", f"picture-classifier-test:{uuid.uuid4().hex}")
     yield made
     docker("image", "rm", "--force", made.tag)
@@ -80,6 +77,7 @@ def container(image: Image) -> Iterator[Container]:
     docker("rm", "--force", started.name)
 
 
+@pytest.mark.needs("docker")
 def test_labels_user_and_health_check(image: Image) -> None:
     config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image.tag))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=image.project, capture_output=True, text=True).stdout
@@ -147,6 +145,7 @@ def contents(image: Image) -> Contents:
     return Contents.of(image.tag)
 
 
+@pytest.mark.needs("docker")
 def test_the_same_inputs_give_the_same_files(image: Image, contents: Contents) -> None:
     """Bento and image built anew, without the cache: BentoML notes the time in bento.yaml, all else is the same."""
     [bento] = (path for path in (image.project.parent / "home/bentos/cats-vs-dogs").iterdir() if path.is_dir())
@@ -162,6 +161,7 @@ def test_the_same_inputs_give_the_same_files(image: Image, contents: Contents) -
     assert differing == {"home/bentoml/bento/bento.yaml"}
 
 
+@pytest.mark.needs("docker")
 def test_it_holds_no_tools_tests_or_training_code(contents: Contents) -> None:
     paths = [PurePosixPath(path) for path in contents.members]
     assert not {path.name for path in paths if path.parent.name in ("bin", "sbin")} & set(FORBIDDEN)
@@ -174,6 +174,7 @@ def test_it_holds_no_tools_tests_or_training_code(contents: Contents) -> None:
     assert not modules & {"train", "fit", "evaluate", "gate", "promote", "register", "image"}
 
 
+@pytest.mark.needs("docker")
 def test_its_user_can_change_nothing_but_its_log_folder(contents: Contents) -> None:
     own = [path for path, member in contents.members.items() if member.uid == 1034]
     open_to_all = [path for path, member in contents.members.items() if member.isreg() and member.mode & 0o002]
@@ -181,6 +182,7 @@ def test_its_user_can_change_nothing_but_its_log_folder(contents: Contents) -> N
     assert not open_to_all
 
 
+@pytest.mark.needs("docker")
 def test_bytecode_is_there_and_never_compared_with_its_source(contents: Contents) -> None:
     """So that a start from a read-only root compiles nothing, and every build gives the same bytes."""
     served = {path: flags for path, flags in contents.flags.items() if path.startswith(("opt/venv/", SOURCE))}
@@ -191,6 +193,7 @@ def test_bytecode_is_there_and_never_compared_with_its_source(contents: Contents
     assert [contents.flags[path] for path in standard] == [UNCHECKED_HASH]
 
 
+@pytest.mark.needs("docker")
 def test_size(image: Image) -> None:
     """Compressed at level 1, which is less than any registry's."""
     assert module.size(image.tag) <= MAX_UNPACKED
@@ -203,6 +206,7 @@ def test_size(image: Image) -> None:
     assert total <= MAX_COMPRESSED
 
 
+@pytest.mark.needs("docker")
 def test_it_serves_its_model_from_a_read_only_root(container: Container, image: Image) -> None:
     container.wait_ready()
     with httpx.Client(base_url=container.url, timeout=20) as client:
@@ -219,6 +223,7 @@ def test_it_serves_its_model_from_a_read_only_root(container: Container, image: 
     assert docker("exec", container.name, "sh", "-c", "touch /here 2>/dev/null || echo refused") == "refused"
 
 
+@pytest.mark.needs("docker")
 def test_pictures_are_kept_beside_the_log_though_the_root_is_read_only(container: Container) -> None:
     container.wait_ready()
     with httpx.Client(base_url=container.url, timeout=20) as client:
@@ -237,6 +242,7 @@ def _captures(page: str) -> dict[str, float]:
     return {outcome: float(count) for outcome, count in counted}
 
 
+@pytest.mark.needs("docker")
 def test_a_worker_that_died_is_replaced(container: Container) -> None:
     def workers() -> set[str]:
         return set(docker("exec", container.name, "cat", "/proc/1/task/1/children").split())
@@ -252,6 +258,7 @@ def test_a_worker_that_died_is_replaced(container: Container) -> None:
     container.wait_ready()
 
 
+@pytest.mark.needs("docker")
 def test_docker_calls_it_healthy_and_a_stop_is_orderly(container: Container) -> None:
     container.wait_ready()
     deadline = time.monotonic() + 30
@@ -263,6 +270,7 @@ def test_docker_calls_it_healthy_and_a_stop_is_orderly(container: Container) -> 
     assert container.state("OOMKilled") == "false"
 
 
+@pytest.mark.needs("docker")
 def test_the_same_commit_and_model_are_not_built_again(image: Image) -> None:
     bento = image.project.parent / "home/bentos/cats-vs-dogs"
     [built] = [path for path in bento.iterdir() if path.is_dir()]
@@ -271,6 +279,7 @@ def test_the_same_commit_and_model_are_not_built_again(image: Image) -> None:
     assert (built / "bento.yaml").stat().st_mtime_ns == before
 
 
+@pytest.mark.needs("docker")
 def test_the_sbom_lists_every_locked_package(image: Image, tmp_path: Path) -> None:
     """By the command of `make sbom`."""
     [command] = re.findall(r"^\t.*(syft scan .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -297,6 +306,7 @@ def stack(image: Image) -> Iterator[dict[str, str]]:
     compose("down", "--volumes", "--timeout", "20", project=STACK, **variables)
 
 
+@pytest.mark.needs("docker")
 def test_service_and_drift_check_work_together_in_the_local_stack(stack: dict[str, str]) -> None:
     """The images of the others cannot be had everywhere; these two are made here. The service has two replicas."""
     command = ("up", "--detach", "--wait", "--wait-timeout", "120", "--scale", "classifier=2", "classifier", "drift")

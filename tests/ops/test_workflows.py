@@ -91,8 +91,6 @@ def missing(workflow: dict[str, Any]) -> list[str]:
 def test_linters_find_nothing(name: str) -> None:
     program, *words = LINTERS[name].split()
     path = Path(sys.executable).parent / program
-    if not path.is_file():
-        pytest.skip(f"{program} is not installed")
     done = subprocess.run([path, *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.tiny import tiny_model_folder
 from training.champion import PIN_FILE, Champion, write
@@ -95,7 +96,7 @@ def batch_sizes(client: httpx.Client) -> dict[str, float]:
 
 def children(pid: int) -> set[int]:
     """Processes that a process has started: the workers of a server."""
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return {child.pid for child in psutil.Process(pid).children()}
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +12,10 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.parts import schemathesis
 from tests.service.server import Server
 from training.serving.docs import PROBLEMS
 from training.serving.errors import PICTURE_STATUS
-
-SCHEMATHESIS = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
 
 
 @pytest.fixture
@@ -108,10 +105,10 @@ def test_every_error_code_of_a_picture_is_documented_with_its_status() -> None:
         assert re.search(rf"\b{code}\b", PROBLEMS[PICTURE_STATUS.get(code, 422)]), code
 
 
-@pytest.mark.skipif(not SCHEMATHESIS, reason="schemathesis is in no environment: set SCHEMATHESIS to its program")
+@pytest.mark.needs("schemathesis")
 def test_schemathesis_finds_no_answer_that_the_document_does_not_tell_of(server: Server, tmp_path: Path) -> None:
     """Only that whatever fits the schema is accepted cannot be asked: no schema tells a picture from other bytes."""
-    command = [str(SCHEMATHESIS), "run", f"{server.url}/docs.json", "--url", server.url, "--max-examples", "20"]
+    command = [str(schemathesis()), "run", f"{server.url}/docs.json", "--url", server.url, "--max-examples", "20"]
     command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--generation-deterministic"]
     command += ["--suppress-health-check", "filter_too_much"]  # of its generator: most of what it makes is no picture
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)

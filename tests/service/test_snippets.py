@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.tiny import SOURCE
 SECTION = re.compile(r"^## From a program\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 SNIPPET = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RUN = {"sh": ["bash", "-eu"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
+NEEDS = {"sh": ["curl"], "python": [], "js": ["node"]}
 
 
 def snippets() -> list[tuple[str, str]]:
@@ -30,10 +30,14 @@ def test_there_is_one_for_each_language() -> None:
     assert [language for language, _ in snippets()] == list(RUN)
 
 
-@pytest.mark.parametrize(("language", "text"), snippets(), ids=lambda value: value if value in RUN else "")
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        pytest.param(language, text, id=language, marks=pytest.mark.needs(*NEEDS[language]))
+        for language, text in snippets()
+    ],
+)
 def test_a_snippet_works(server: Server, cat: bytes, tmp_path: Path, language: str, text: str) -> None:
-    if shutil.which(RUN[language][0]) is None:
-        pytest.skip(f"{RUN[language][0]} is not installed")
     (tmp_path / "photo.jpg").write_bytes(cat)
     text = text.replace("http://127.0.0.1:3000", server.url)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

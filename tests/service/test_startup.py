@@ -140,6 +140,7 @@ def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:
     assert list(answer.json()["probabilities"]) == ["ant", "bee", "cow"]
 
 
+@pytest.mark.needs("procfs")
 def test_the_supervisor_and_the_worker_load_neither_torch_nor_mlflow(server: Server) -> None:
     workers = children(server.process.pid)
     assert workers

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -25,7 +24,6 @@ from tests.service.test_watch import say, scrape
 from training.serving.log_files import request_files
 
 WORKERS = 8
-TRACED = find_spec("opentelemetry.exporter") is not None
 
 
 class Collector(ThreadingHTTPServer):
@@ -79,7 +77,7 @@ def workers(project: Path, collector: Collector, tmp_path_factory: pytest.TempPa
         SERVE_DRAIN="0",
         SERVE_LOG_FORMAT="json",
         CAPTURE_SAMPLE_RATE="1",
-        **(traces if TRACED else {}),
+        **traces,
     )
     yield server
     assert server.stop() == 0
@@ -173,7 +171,6 @@ def test_bentoml_s_access_log_can_be_switched_on(workers: Server, asked: dict[st
     assert "POST" in said["r0"]
 
 
-@pytest.mark.skipif(not TRACED, reason="opentelemetry-exporter-otlp-proto-http is not installed")
 def test_requests_are_traced_with_their_ids(workers: Server, asked: dict[str, bytes], collector: Collector) -> None:
     for path in ("/metrics", "/readyz", "/livez", "/health", "/model"):
         httpx.get(workers.url + path, timeout=20).raise_for_status()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,17 +26,7 @@ np.save(sys.argv[3], runner(open(sys.argv[1], "rb").read())(np.load(sys.argv[2])
 """
 
 
-def missing() -> str | None:
-    """Why this machine cannot pretend to be an older one."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    if "cpuid_fault" not in flags:
-        return "this processor cannot hide what it has (no cpuid_fault)"
-    if "avx512_vnni" not in flags and "avx_vnni" not in flags:
-        return "this processor has nothing later than AVX2 to compare with"
-    return None if shutil.which("cc") else "no C compiler is installed"
-
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = pytest.mark.needs("vnni", "cc")
 
 
 class Wide(nn.Module):

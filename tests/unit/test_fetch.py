@@ -5,7 +5,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data.errors import DataError
 from data.fetch import RAW, fetch
@@ -84,11 +86,10 @@ def test_sample_is_what_its_card_says(tmp_path: Path) -> None:
 
 
 def test_sample_is_rebuilt_byte_for_byte() -> None:
-    np, image = pytest.importorskip("numpy"), pytest.importorskip("PIL.Image")
     with zipfile.ZipFile(SAMPLE) as file:
         names = sorted(file.namelist())
         arrays = {
-            label: np.stack([np.asarray(image.open(file.open(name))) for name in names if name.startswith(label)])
+            label: np.stack([np.asarray(Image.open(file.open(name))) for name in names if name.startswith(label)])
             for label in ("cat", "dog")
         }
     assert build_sample.build(arrays) == SAMPLE.read_bytes()

@@ -10,14 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from training import port
 from training.port import PortError
 
-FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 NOBODY = 65534
 GONE = 2**22 + 1  # no process has such a number
 
@@ -84,9 +82,7 @@ def test_what_is_no_port(text: str) -> None:
         port.number(text)
 
 
-@pytest.mark.skipif(
-    not (FIRST_FREE.is_file() and int(FIRST_FREE.read_text()) > 1), reason="every user may listen on port 1 here"
-)
+@pytest.mark.needs("ports-of-root")
 def test_a_port_of_root() -> None:
     child = os.fork()
     if child == 0:

@@ -12,7 +12,6 @@ import io
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import warnings
@@ -21,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.git import HAS_GIT, needs_git
+from tests import parts
 from training import registry
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,7 +40,11 @@ PAGES = sorted(
 CODE = (".py", ".js", ".json", ".yaml", ".yml", ".cfg")
 SCREEN = 85  # lines, more or less
 LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
-ELSEWHERE = ("cosign", "curl", "docker", "git", "helm", "kubectl", "openssl")  # a machine may lack these
+# Programs that the project does not bring. They are not looked for: which of them a machine has must not matter.
+ELSEWHERE = (
+    *("make", "git", "sed", "curl", "docker", "openssl"),
+    *("cosign", "helm", "kubectl", "prometheus", "promtool", "amtool"),
+)
 SHELL = ("cd", "export", "source", "for", "while")
 TOOL = re.compile(r"[a-z][\w-]*|\.?[\w-]+/[\w./-]+")  # what may stand first in a command
 OPTION = re.compile(r"--[a-z][a-z0-9-]+")
@@ -132,7 +135,7 @@ def test_tools_of_commands_exist(page: Path) -> None:
     for first, *words in commands(page.read_text()):
         if TOOL.fullmatch(first) and first not in (*ELSEWHERE, *SHELL) and words[:1] != ["="]:
             places = (Path(sys.executable).parent / first, ROOT / first)
-            assert shutil.which(first) or any(place.exists() for place in places), f"{first} {' '.join(words)}"
+            assert any(place.exists() for place in places), f"{first} {' '.join(words)}"
 
 
 def test_make_targets_exist(page: Path) -> None:
@@ -141,7 +144,7 @@ def test_make_targets_exist(page: Path) -> None:
     assert {word for word in named if re.fullmatch(r"[a-z-]+", word)} <= targets
 
 
-@needs_git
+@pytest.mark.needs("git-tree")
 def test_git_ignores_what_commands_leave() -> None:
     text = "".join(page.read_text() for page in PAGES)
     left = set(re.findall(r"--report (\S+\.html)", text)) | set(re.findall(r"> (monitoring/\S+)$", text, re.MULTILINE))
@@ -191,7 +194,7 @@ def folders() -> list[str]:
 
 def tracked() -> set[str]:
     """Folders that git knows: the pipeline makes others. None without git."""
-    if not HAS_GIT:
+    if parts.missing("git-tree"):
         return set()
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {Path(name).parent.as_posix() for name in listed.splitlines()}

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from monitoring import request_log as reader
@@ -168,9 +169,9 @@ def test_a_stream_that_broke_is_counted_and_opened_anew(writing: RequestLog, tmp
     writing.add(record(1))
     writing.flush()
     path = request_file(tmp_path / "logs")
-    [opened] = [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.samefile(path)]
+    [opened] = [file.fd for file in psutil.Process().open_files() if Path(file.path).samefile(path)]
     with Path(os.devnull).open("rb") as useless:
-        os.dup2(useless.fileno(), int(opened.name))
+        os.dup2(useless.fileno(), opened)
     for number in (2, 3):
         writing.add(record(number))
         writing.flush()

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.load.peers import common
-from training.evaluate import CALIBRATION_FILE, Calibration, Trained
+from training.calibration import Calibration
+from training.network import CALIBRATION_FILE, Trained
 
 app = FastAPI()
 trained = Trained.load()

@@ -1,0 +1,263 @@
+"""The parts that some tests need and not every machine has: how each is recognised, and what brings it.
+
+A test says `@pytest.mark.needs("chromium")`; one that learns only as it runs that something is missing calls `skip`.
+Both give a reason in one form, from which tests/conftest.py makes the table at the end of a run. `make tools` installs
+from the same list.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from training.source import START
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+REGISTRY = "127.0.0.1:5000"
+REASON = re.compile(r"needs (\S+): ")
+PLAYWRIGHT = str(BIN / "playwright")
+BROWSERS = ("chromium", "google-chrome")
+SCHEMATHESIS_FOLDER = ROOT / ".venv-schemathesis"
+SCHEMATHESIS_VERSION = "4.32.5"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a machine may lack.
+
+    `missing` says why it cannot be used here, or None. `debian` and `brew` are the packages that bring it, `python` the
+    requirement that pip puts into `environment`, `program` a command that brings it where no package does.
+    `otherwise` is what a person does where `make tools` cannot help.
+    """
+
+    name: str
+    missing: Callable[[], str | None]
+    debian: str = ""
+    brew: str = ""
+    python: str = ""
+    environment: Path = Path(sys.prefix)
+    program: tuple[str, ...] = ()
+    otherwise: str = ""
+
+    @property
+    def packaged(self) -> bool:
+        """Whether apt-get brings it here."""
+        return bool(self.debian) and on_debian()
+
+    @property
+    def command(self) -> str:
+        """The one command that brings it on this kind of system."""
+        if self.python or self.program or self.packaged:
+            return f"make tools PARTS={self.name}"
+        return f"brew install {self.brew}" if self.brew and platform.system() == "Darwin" else self.otherwise
+
+
+def on_debian() -> bool:
+    """Whether packages come by apt-get: Debian, Ubuntu and what derives from them."""
+    return shutil.which("apt-get") is not None
+
+
+def on_ubuntu() -> bool:
+    """Where the package of Chromium is a snap, which sees no temporary files of others."""
+    release = Path("/etc/os-release")
+    return release.is_file() and re.search("^ID=ubuntu$", release.read_text(), re.MULTILINE) is not None
+
+
+def programs(*names: str) -> Callable[[], str | None]:
+    """Missing as long as one of these programs is."""
+
+    def missing() -> str | None:
+        lacking = [name for name in names if shutil.which(name) is None]
+        return f"{' and '.join(lacking)} not on PATH" if lacking else None
+
+    return missing
+
+
+def answers(*command: str) -> str | None:
+    """Why a command does not end well, or None. macOS has a `java` that only says that there is none."""
+    program = Path(command[0]).name
+    if shutil.which(command[0]) is None:
+        return f"{program} not on PATH"
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    return f"`{' '.join((program, *command[1:]))}` failed" if done.returncode else None
+
+
+def alertmanager() -> str | None:
+    """Its path; Debian calls it by a longer name."""
+    return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+
+
+@functools.cache
+def chromium() -> str | None:
+    """The path of a browser that Playwright can drive."""
+    if found := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return found
+    from playwright.sync_api import sync_playwright  # a third of a second, and seldom asked
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).is_file() else None
+
+
+def schemathesis() -> str | None:
+    """The path of its program: SCHEMATHESIS in the environment, the one of `make tools`, or one on PATH."""
+    made = SCHEMATHESIS_FOLDER / "bin/schemathesis"
+    return os.environ.get("SCHEMATHESIS") or (str(made) if made.is_file() else shutil.which("schemathesis"))
+
+
+def photographs() -> Path | None:
+    """The folder of photographs: PHOTOS in the environment, or ../shared/data/dogs-vs-cats; None without."""
+    folder = Path(os.environ.get("PHOTOS", ROOT.parent / "shared/data/dogs-vs-cats"))
+    return folder if folder.is_dir() else None
+
+
+def api_server() -> Path:
+    """A program that answers as an API server of Kubernetes: KUBE_STANDIN in the environment."""
+    return Path(os.environ.get("KUBE_STANDIN") or ROOT.parent / "shared/tools/kube_standin.py")
+
+
+def _registry() -> str | None:
+    host, _, port = REGISTRY.partition(":")
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return None if probe.connect_ex((host, int(port))) == 0 else f"no image registry answers at {REGISTRY}"
+
+
+def _processor() -> str | None:
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    if "cpuid_fault" not in flags:
+        return "this processor cannot hide what it has (no cpuid_fault)"
+    later = "avx512_vnni" in flags or "avx_vnni" in flags
+    return None if later else "this processor has nothing later than AVX2 to compare with"
+
+
+def _ports_of_root() -> str | None:
+    first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    return _here(first.is_file() and int(first.read_text()) > 1, "every user may listen on port 1 here")
+
+
+def _spark() -> str:
+    """The requirement as pyproject.toml has it."""
+    [requirement] = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["spark"]
+    return str(requirement)
+
+
+def _here(found: object, otherwise: str) -> str | None:
+    return None if found else otherwise
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part(
+            "prometheus",
+            programs("prometheus", "promtool"),
+            debian="prometheus",
+            brew="prometheus",
+            otherwise="Prometheus from https://prometheus.io/download/ on PATH",
+        ),
+        Part(
+            "alertmanager",
+            lambda: programs("amtool")() or _here(alertmanager(), "alertmanager not on PATH"),
+            debian="prometheus-alertmanager",
+            otherwise="Alertmanager from https://prometheus.io/download/ on PATH",
+        ),
+        Part(
+            "chromium",
+            lambda: answers(PLAYWRIGHT, "--version") or _here(chromium(), f"no {' or '.join(BROWSERS)} on PATH"),
+            debian="" if on_ubuntu() else "chromium libatomic1",  # the library is for Playwright's own node
+            program=(PLAYWRIGHT, "install", "--with-deps", "chromium"),
+        ),
+        Part("curl", programs("curl"), debian="curl", brew="curl", otherwise="curl on PATH"),
+        Part("node", programs("node"), debian="nodejs", brew="node", otherwise="Node.js 18 or later on PATH"),
+        Part(
+            "java",
+            lambda: answers("java", "-version"),
+            debian="default-jre-headless",
+            brew="--cask temurin",
+            otherwise="Java 17 or later on PATH",
+        ),
+        Part(
+            "pyspark",
+            lambda: _here(importlib.util.find_spec("pyspark"), "pyspark is not installed"),
+            python=_spark(),
+        ),
+        Part(
+            "schemathesis",
+            lambda: _here(schemathesis(), f"no {SCHEMATHESIS_FOLDER.name}, none on PATH, SCHEMATHESIS not set"),
+            python=f"schemathesis=={SCHEMATHESIS_VERSION}",
+            environment=SCHEMATHESIS_FOLDER,
+        ),
+        Part("cc", programs("cc"), debian="gcc libc6-dev", otherwise="a C compiler on PATH"),
+        Part(
+            "procfs",
+            lambda: _here(Path("/proc/self/maps").exists(), "no /proc tells what a process has loaded"),
+            otherwise="another machine: Linux",
+        ),
+        Part("vnni", _processor, otherwise="another machine: Linux on an Intel processor from 2019 or later"),
+        Part(
+            "git-tree",
+            lambda: _here((ROOT / ".git").exists(), "this tree has no .git"),
+            otherwise=f"a clone of the project, or {START}",
+        ),
+        Part(
+            "ports-of-root", _ports_of_root, otherwise="another machine: Linux with ip_unprivileged_port_start above 1"
+        ),
+        Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
+        Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),
+        Part(
+            "api-server",
+            lambda: _here(api_server().is_file(), f"no {api_server()}"),
+            otherwise="KUBE_STANDIN=PROGRAM make test: one that answers on the port it is given",
+        ),
+        Part(
+            "champion",
+            lambda: _here((ROOT / "models/champion.json").is_file(), "no models/champion.json"),
+            otherwise="make pipeline",
+        ),
+        Part(
+            "photographs",
+            lambda: _here(photographs(), "PHOTOS is not set"),
+            otherwise="PHOTOS=FOLDER make test: one with test/cats and test/dogs",
+        ),
+    )
+}
+
+
+@functools.cache
+def missing(name: str) -> str | None:
+    """Why a part cannot be used here, or None; looked up once."""
+    return PARTS[name].missing()
+
+
+def reason(name: str, why: str) -> str:
+    """What the report of a skipped test says of a part."""
+    return f"needs {name}: {why}"
+
+
+def want(names: Iterable[str]) -> str | None:
+    """The reason to skip a test that needs these parts, if one is missing."""
+    found = [reason(name, why) for name in names if (why := missing(name))]
+    return "; ".join(found) or None
+
+
+def skip(name: str, why: str) -> NoReturn:
+    """Skip a test that learns only as it runs that a part is missing or is not what it should be."""
+    assert name in PARTS
+    pytest.skip(reason(name, why))
