@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.tree import SUFFIXES, find_tree
+from data.tree import SUFFIXES, class_of, find_tree
 from training import params
 from training.bar import Bar
 from training.command import run_command
@@ -172,7 +172,7 @@ def labelled(root: Path, rename: dict[str, str]) -> list[Picture]:
 
 def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[Picture]:
     """Pictures of a class tree by name (`CLASS/NAME` or `train/CLASS/NAME`), with their class names."""
-    return [Picture(path, rename.get(label, label)) for name, path in names.items() for label in [name.split("/")[-2]]]
+    return [Picture(path, class_of(name, rename)) for name, path in names.items()]
 
 
 def unlabelled(root: Path, reason: str) -> list[Picture]:
