@@ -88,9 +88,7 @@ class Former:
         for path in sorted(inside):
             name = path.rpartition("/")[2]
             label = class_of(f"{path}/", rename)
-            if (
-                folder_of(label) == name or label not in folders
-            ):  # the folder that is called like the class, or else the first
+            if name == folder_of(label) or label not in folders:  # the folder called like the class, or the first
                 folders[label] = path
         return cls(tree.pictures, folders)
 
