@@ -159,7 +159,8 @@ def test_three_classes_are_served(project: Project) -> None:
 
 def test_served_probabilities_are_those_of_evaluation(project: Project) -> None:
     header, *rows = (project.folder / "models/predictions.csv").read_text().splitlines()
-    classes = header.split(",")[4:]
+    classes = sorted(CLASSES)
+    assert header.split(",")[4:] == [DRAWING, CAT, f"probability of {DOG}"]
     server = Server.start(project.folder, project.home, **ODD)
     try:
         with httpx.Client(base_url=server.url, timeout=20) as client:
