@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
-from data.files import discard, fingerprint, fresh, swap, workspace, write_text
+from data.files import discard, fingerprint, fresh, make_folders, swap, workspace, write_text
 from data.sources import locate
 from data.tree import Tree, find_tree
 from training import params
@@ -94,9 +94,9 @@ def _check_apart(folder: Path, raw: Path) -> None:
 def _stage(tree: Tree, staged: Path, former: Path) -> int:
     """Fill `staged` with the pictures; those that `former` holds unchanged are linked. Returns how many are new."""
     written = 0
+    make_folders(staged, sorted({name.rpartition("/")[0] for name in tree.pictures}))
     for name, path in Bar(tree.pictures.items(), desc="fetch", unit="picture"):
         target, known = staged / name, former / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         if known.is_file() and filecmp.cmp(path, known, shallow=False):
             os.link(known, target)  # keeps its time of change: DVC need not hash it again
         else:

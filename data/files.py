@@ -42,6 +42,18 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
+def make_folders(root: Path, names: Iterable[str]) -> None:
+    """Make folders in `root`, which has none yet; DataError where the file system takes two names for one."""
+    for name in names:
+        try:
+            (root / name).mkdir(parents=True)
+        except FileExistsError:
+            raise DataError(
+                f"{root} takes {name!r} for the name of another class too (upper and lower case, accents): give both "
+                "folders one class by data.rename, or rename one of them"
+            ) from None
+
+
 def swap(staged: Path, final: Path) -> None:
     """Put the folder `staged` in the place of `final`. Killed midway, `final` is the former, the new, or missing."""
     former = staged.with_name(staged.name + ".old")
@@ -55,8 +67,11 @@ def swap(staged: Path, final: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then give it its own: readers see all of it or none."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from data import report
 from data.duplicates import groups, near_pairs, same_content
 from data.errors import DataError
-from data.files import discard, fresh, swap, workspace, write_text
+from data.files import discard, fresh, make_folders, swap, workspace, write_text
 from data.pictures import Examined, Refused, Rules, Task, examine
 from data.split import SPLITS, Picture, held_back, own_split
-from data.tree import find_tree
+from data.tree import class_of, find_tree, folder_of
 from training import params
 from training.bar import Bar
 from training.command import run_command
@@ -57,10 +57,12 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
     if not raw.is_dir():
         raise DataError(f"{raw} is missing: run python -m data.fetch")
     tree = find_tree(raw)
-    labels = {source: class_name(source.split("/")[-2], rename) for source in tree.pictures}
+    labels = {source: class_name(source, rename) for source in tree.pictures}
     with workspace(root / WORK) as work:
         staged = _class_folders(work / "processed", sorted(set(labels.values())))
-        tasks = [Task(source, path, staged / labels[source]) for source, path in sorted(tree.pictures.items())]
+        tasks = [
+            Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
+        ]
         good, refused = _examine_all(tasks, Rules(section.min_side, section.max_short_side), section.workers)
         unique, copies = drop_copies(assign(good, labels, section, tree.has_test_folder()))
         pairs = _pairs(unique, section.near_duplicate_distance)
@@ -75,11 +77,11 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
         return summary
 
 
-def class_name(folder: str, rename: Mapping[str, str]) -> str:
-    """The class of the pictures in `folder`; several folders may become one class."""
-    name = rename.get(folder, folder)
-    if name in ("", ".", "..") or set(name) & set("/\\\0\r\n"):
-        raise DataError(f"{name!r} cannot be a class name: it must be a plain folder name (see data.rename)")
+def class_name(source: str, rename: Mapping[str, str]) -> str:
+    """The class of the picture `source` in data/raw; several folders may become one class."""
+    name = class_of(source, rename)
+    if name in ("", ".", "..") or set(name) & set("\\\0\r\n"):
+        raise DataError(f"{name!r} cannot be a class name: no folder can be called so (see data.rename)")
     return name
 
 
@@ -87,8 +89,7 @@ def _class_folders(staged: Path, classes: Sequence[str]) -> Path:
     if len(classes) < 2:
         raise DataError(f"data.rename makes one class of all folders ({classes[0]}): two or more are needed")
     fresh(staged)
-    for name in classes:
-        (staged / name).mkdir()
+    make_folders(staged, [folder_of(name) for name in classes])
     return staged
 
 

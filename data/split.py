@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.pictures import Examined
+from data.tree import folder_of
 
 SPLITS = ("train", "validation", "test")  # from the lowest rank to the highest
 
@@ -30,7 +31,7 @@ class Picture:
     @property
     def name(self) -> str:
         """Its path relative to data/processed."""
-        return f"{self.label}/{self.examined.path.name}"
+        return f"{folder_of(self.label)}/{self.examined.path.name}"
 
 
 def own_split(content: str, validation: float, test: float) -> str:

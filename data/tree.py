@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from data.errors import DataError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 NO_CLASSES = frozenset(("train", "test", "test1", "val", "valid", "validation"))
+SLASH = "%2F"  # in the names of folders
 LAYOUT = "expected CLASS/NAME.jpg or {train,test}/CLASS/NAME.jpg with two classes or more"
 
 
@@ -38,6 +40,17 @@ class Tree:
 
     def has_test_folder(self) -> bool:
         return any(name.startswith("test/") and name.count("/") == 2 for name in self.pictures)
+
+
+def class_of(name: str, rename: Mapping[str, str]) -> str:
+    """The class of the picture `name` of a tree: its folder's name, or what `rename` makes of it."""
+    folder = name.split("/")[-2]
+    return rename.get(folder, folder).replace(SLASH, "/")
+
+
+def folder_of(label: str) -> str:
+    """The name of the folder of a class: the class, in which no slash can stand as itself."""
+    return label.replace("/", SLASH)
 
 
 def find_tree(root: Path) -> Tree:

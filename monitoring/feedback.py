@@ -27,7 +27,7 @@ import fsspec
 
 from data.errors import DataError
 from data.files import discard, fresh
-from data.tree import find_tree
+from data.tree import class_of, find_tree, folder_of
 from monitoring import request_log
 from training import params
 from training.bar import Bar
@@ -87,8 +87,8 @@ class Former:
         folders: dict[str, str] = {}
         for path in sorted(inside):
             name = path.rpartition("/")[2]
-            label = rename.get(name, name)
-            if label == name or label not in folders:  # the folder that is called like the class, or else the first
+            label = class_of(f"{path}/", rename)
+            if name == folder_of(label) or label not in folders:  # the folder called like the class, or the first
                 folders[label] = path
         return cls(tree.pictures, folders)
 
@@ -97,7 +97,7 @@ class Former:
         if self.pictures and label not in self.folders:
             classes = ", ".join(sorted(self.folders))
             raise DataError(f"label {label!r} is no class of the pictures of --with ({classes}): see data.rename")
-        return self.folders.get(label, label)
+        return self.folders.get(label, folder_of(label))
 
 
 def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: Former | None = None) -> Exported:

@@ -38,6 +38,7 @@ from monitoring.served import Served
 from training import params
 from training.bar import Bar
 from training.champion import replace_text
+from training.columns import SCORED, of_classes
 from training.command import run_command
 from training.errors import ExpectedError
 from training.inference import usable_cores
@@ -115,7 +116,9 @@ class Judged:
         """Labels [N] and probabilities [N, classes] of the pictures that have an answer."""
         classes = list(self.model.folder.classes)
         rows = self.rows[self.rows["prediction"].notna()]
-        return np.array([classes.index(label) for label in rows["label"]]), rows[classes].to_numpy(float)
+        return np.array([classes.index(label) for label in rows["label"]]), rows[of_classes(classes, SCORED)].to_numpy(
+            float
+        )
 
 
 @dataclass
@@ -234,7 +237,8 @@ def judge(model: Served, pictures: Sequence[Picture], folder: str, client: Clien
 def compare(online: pd.DataFrame, offline: pd.DataFrame, classes: Sequence[str]) -> Skew:
     """Where they differ by more than TOLERANCE; a picture that only one of them refuses differs by 1."""
     refused = online["refused"].notna().to_numpy() != offline["refused"].notna().to_numpy()
-    differences = np.abs(online[list(classes)].to_numpy(float) - offline[list(classes)].to_numpy(float)).max(axis=1)
+    columns = of_classes(classes, SCORED)
+    differences = np.abs(online[columns].to_numpy(float) - offline[columns].to_numpy(float)).max(axis=1)
     differences = np.where(refused, 1.0, np.nan_to_num(differences))
     worst = int(differences.argmax())
     relabelled = (online["prediction"].fillna("") != offline["prediction"].fillna("")).sum()

@@ -139,7 +139,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
         return [_seen(classifier, known, each, how) for each in images]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        rows = list(Bar(pool.map(one, range(len(files))), "pictures", len(files)))
+        rows = list(Bar(pool.map(one, range(len(files))), "pictures", len(files), unit="picture"))
     samples = [_sample(seen, known.max_short_side) for seen in zip(*rows, strict=True)]
     first = np.array([file.label == model.folder.classes[0] for file in files])
     return Pool(samples[0], dict(zip(CHANGES, samples[1:], strict=True)), first)
@@ -209,7 +209,7 @@ def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
         "|---|---|---|---|---|",
     ]
     total = len(plan.sizes) * (2 * plan.windows + len(SHIFTS) * plan.shifted_windows)
-    with Bar(total=total, desc="windows") as bar:
+    with Bar(total=total, desc="windows", unit="window") as bar:
         for size in plan.sizes:
             rows = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
             lines += [row.cells() for row in rows]

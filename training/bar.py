@@ -11,15 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 INTERVAL_S = 10.0  # between two lines
-LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left"
-OPEN_LINE = "{desc}: {n_fmt} {unit}, {rate_fmt}"  # of nobody knows how many
+LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+OPEN_LINE = "{desc}: {n_fmt} {unit}, {rate_fmt}{postfix}"  # of nobody knows how many
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
     """tqdm, which writes carriage returns wherever it writes."""
 
     plain = False
-    said = False
+    said: float = 0  # what the last line counted
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.plain = not (options.get("file") or sys.stderr).isatty()
@@ -32,9 +32,10 @@ class Bar(tqdm):  # type: ignore[type-arg]
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         if not self.plain:
             return super().display(msg, pos)
-        self.said = True
-        self.fp.write(f"{msg or self}\n".lstrip())
-        self.fp.flush()
+        if self.n > max(self.initial, self.said):
+            self.said = self.n
+            self.fp.write(f"{msg or self}\n".lstrip())
+            self.fp.flush()
         return True
 
     def close(self) -> None:

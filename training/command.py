@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, MutableMapping
 
+from training import disk
 from training.errors import ExpectedError
 
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
@@ -21,11 +22,17 @@ def run_command(main: Callable[[], None]) -> None:
     spare_loopback()
     try:
         main()
-    except (ExpectedError, OSError) as error:
+    except ExpectedError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted; run the command again to continue", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # of any library: MLflow, torch and others have their own for a full disk
+        if disk.is_full(error):
+            sys.exit(f"error: {disk.what_is_full()}")
+        if isinstance(error, OSError):
+            sys.exit(f"error: {error}")
+        raise
 
 
 def spare_loopback(environ: MutableMapping[str, str] = os.environ) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from training import behaviour, metrics, others, params, plots
 from training.calibration import Calibration
+from training.columns import EVALUATED, of_classes
 from training.command import run_command
 from training.dataset import PICTURES_FOLDER, Manifest, Picture, decoded, spread
 from training.device import set_up
@@ -141,7 +142,7 @@ def _draw(
 def _write_predictions(rows: Sequence[Picture], probs: Floats, classes: tuple[str, ...]) -> None:
     with PREDICTIONS_FILE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "sha256", "label", "prediction", *classes])
+        writer.writerow([*EVALUATED, *of_classes(classes, EVALUATED)])
         for row, values in zip(rows, probs, strict=True):
             name = row.path.relative_to(PICTURES_FOLDER).as_posix()
             writer.writerow(

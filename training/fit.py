@@ -93,7 +93,7 @@ class Phase:
     def _epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
         sums = torch.zeros(1, 3, dtype=torch.float64)  # loss, right answers, pictures
         batches = islice(self.batches(epoch), self.steps)
-        for inputs, targets in Bar(batches, f"{self.name} {epoch + 1}", self.steps, leave=False):
+        for inputs, targets in Bar(batches, f"{self.name} {epoch + 1}", self.steps, unit="batch", leave=False):
             logits = network(inputs)
             loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
@@ -150,11 +150,15 @@ def resume(checkpoint: Path) -> Progress:
 
 
 def save(state: Any, path: Path) -> None:
-    """torch.save under a temporary name, then rename."""
+    """torch.save under a temporary name, then rename; OSError is behind its error when the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save(state, part)
-    part.replace(path)
+    try:
+        with part.open("wb") as file:  # torch's own writer does not say why it fails
+            torch.save(state, file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_history(history: list[dict[str, Any]], path: Path) -> None:

@@ -21,6 +21,7 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
+from training.columns import ANSWER, of_classes
 from training.inference import Classifier, ModelFolder
 from training.preprocess import PictureError
 
@@ -44,10 +45,10 @@ class PictureClassifier(PythonModel):
         starts = range(0, len(pictures), BATCH)
         answers = [answer(pictures[start : start + BATCH]) for start in starts]
         empty = np.empty((0, len(classes)), dtype=np.float32)
-        frame = pd.DataFrame(np.concatenate([empty, *answers]), columns=classes, dtype=float)
+        frame = pd.DataFrame(np.concatenate([empty, *answers]), columns=of_classes(classes, ANSWER), dtype=float)
         best = frame.fillna(0.0).to_numpy().argmax(axis=1)
         labels = pd.Series([classes[index] for index in best], dtype=object)
-        frame.insert(0, "label", labels.where(frame[classes[0]].notna(), None))
+        frame.insert(0, "label", labels.where(frame.iloc[:, 0].notna(), None))
         return frame
 
     def _those_accepted(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:

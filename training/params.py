@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from training import yaml12
 from training.errors import ExpectedError
@@ -28,6 +28,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+SWITCH = {"yes": True, "on": True, "no": False, "off": False}  # to YAML 1.1, and so to files written for it
+
+
+def _switch(value: object) -> object:
+    return SWITCH.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
 
 
 class ParamsError(ExpectedError):
@@ -113,7 +121,7 @@ class Promote(Section):
     min_slice_pictures: Count
     non_inferiority_margin: Share
     min_log_loss_gain: Share
-    accept_new_data: bool
+    accept_new_data: Switch
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap_samples: Count
     max_recorded_difference: Share
@@ -166,7 +174,7 @@ class Serve(Section):
     drain: Annotated[float, Field(ge=0)]
     rate_limit: Annotated[float, Field(ge=0)]
     cors_origins: list[str]
-    ui: bool
+    ui: Switch
     log_dir: str | None
     log_max_bytes: Count
     log_files: Annotated[int, Field(ge=2)]

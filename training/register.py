@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import aliases, bento_store, champion, experiment, params, signing
 from training.champion import SHA256_TAG, ChampionError
+from training.columns import ANSWER, of_classes
 from training.command import run_command
 from training.dataset import MANIFEST_FILE
 from training.inference import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
@@ -49,7 +50,7 @@ RECORD_FILE = Path("models/registered.json")
 PLOTS_FOLDER = Path("models/plots")
 METRIC_LENGTH = 250  # of MLflow's keys
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
-SERVED_MODULES = ("errors.py", "inference.py", "preprocess.py")
+SERVED_MODULES = ("columns.py", "errors.py", "inference.py", "preprocess.py")
 # Of the package `training` that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
 SERVED_PACKAGE = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
 
@@ -309,7 +310,7 @@ def signature(classes: Sequence[str]) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     answers: list[Any] = [ColSpec(DataType.string, "label")]
-    answers += [ColSpec(DataType.double, name) for name in classes]
+    answers += [ColSpec(DataType.double, name) for name in of_classes(classes, ANSWER)]
     options = ParamSchema([ParamSpec("skip_refused", DataType.boolean, False)])
     return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers), options)
 

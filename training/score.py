@@ -24,26 +24,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.tree import SUFFIXES, find_tree
+from data.tree import SUFFIXES, class_of, find_tree
 from training import params
 from training.bar import Bar
+from training.columns import SCORED, of_classes
 from training.command import run_command
-from training.errors import ExpectedError
 from training.inference import MODEL_FOLDER, Classifier, ModelFolder, usable_cores
 from training.metrics import accuracy_interval
 from training.preprocess import PictureError
 
-COLUMNS = ("path", "label", "prediction", "refused")  # and the probability of each class
 LABEL_COLUMNS = ("label", "class")  # of a manifest
 CHUNK = 256  # pictures; that many are lost at most when a run is cut off
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False, lineterminator="\n"),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
 }
-
-
-class ScoreError(ExpectedError):
-    """These pictures cannot be scored as asked."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,10 @@ class Picture:
 
 
 def score(folder: ModelFolder, pictures: Sequence[Picture], kept: Path | None = None) -> pd.DataFrame:
-    """A row for each picture, in order: COLUMNS and a float32 for each class.
+    """A row for each picture, in order: SCORED and a float32 for each class.
 
     What is done is kept in the folder `kept`, if one is named, and found there by the next run on the same.
     """
-    if set(folder.classes) & set(COLUMNS):
-        raise ScoreError(f"a class cannot be called {', '.join(COLUMNS)}: train with other folder names (data.rename)")
     classifier = Classifier(folder)
     parts = Parts.open(kept, identity(folder, pictures))
     with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="score", unit="picture") as bar:
@@ -97,7 +90,7 @@ def table(
         "refused": [one if isinstance(one, str) else None for one in answers],
     }
     texts = pd.DataFrame(columns, dtype="string")
-    return pd.concat([texts, pd.DataFrame(values, columns=list(classes))], axis=1)
+    return pd.concat([texts, pd.DataFrame(values, columns=of_classes(classes, SCORED))], axis=1)
 
 
 @dataclass
@@ -172,7 +165,7 @@ def labelled(root: Path, rename: dict[str, str]) -> list[Picture]:
 
 def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[Picture]:
     """Pictures of a class tree by name (`CLASS/NAME` or `train/CLASS/NAME`), with their class names."""
-    return [Picture(path, rename.get(label, label)) for name, path in names.items() for label in [name.split("/")[-2]]]
+    return [Picture(path, class_of(name, rename)) for name, path in names.items()]
 
 
 def unlabelled(root: Path, reason: str) -> list[Picture]:

@@ -78,9 +78,12 @@ def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.flo
 def _keep(path: Path, probabilities: NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.save(file, probabilities)
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            np.save(file, probabilities)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def latencies_ms(folders: Sequence[ModelFolder], picture: bytes, rounds: int = 21) -> list[float]:

@@ -45,8 +45,9 @@ def scores(spark: SparkSession, folder: str, model_uri: str) -> DataFrame:
     answers = pictures.select("path", "answer.*")
     # Of a picture that the model refuses, MLflow makes nulls of the probabilities and the text "None" of the label.
     _, *names = answers.columns
-    given = col(names[-1]).isNotNull()
-    return answers.select("path", *(when(given, col(name)).alias(name) for name in names))
+    columns = {name: col(f"`{name.replace('`', '``')}`") for name in names}  # a class may hold a dot
+    given = columns[names[-1]].isNotNull()
+    return answers.select("path", *(when(given, column).alias(name) for name, column in columns.items()))
 
 
 def main() -> None:

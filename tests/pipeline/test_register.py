@@ -9,7 +9,7 @@ from mlflow.utils.validation import _validate_metric_name
 
 from tests.pipeline.acting import GOOD, NAME, registered
 from tests.pipeline.dying import dies
-from tests.tiny import tiny_export, tiny_picture
+from tests.tiny import tiny_export, tiny_model_folder, tiny_picture
 from training import bento_store, params, register
 from training.inference import Classifier, ModelFolder, ModelFolderError
 from training.mlflow_store import Registry
@@ -80,6 +80,21 @@ def test_mlflow_loads_the_model_and_predicts_picture_bytes(project: Path) -> Non
         model.predict(pd.DataFrame({"image": [b"no picture"]}))
     assert not list((project / "mlruns").rglob("*.pkl"))
     assert list(model.predict(pd.DataFrame({"image": pd.Series([], dtype=object)})).columns) == ["label", "cat", "dog"]
+
+
+def test_a_class_called_like_the_column_of_the_answer(tmp_path: Path) -> None:
+    from mlflow.pyfunc.model import PythonModelContext
+
+    from training.mlflow_model import PictureClassifier
+
+    folder = tiny_model_folder(tmp_path / "model", ("cat", "label"))
+    context = PythonModelContext({"model": str(folder.path)}, None)
+    model = PictureClassifier()
+    model.load_context(context)
+    answers = model.predict(context, pd.DataFrame({"image": [tiny_picture(1, 5, noise=0.0)]}))
+    assert list(answers.columns) == register.signature(("cat", "label")).outputs.input_names()
+    assert answers["label"][0] == "label"
+    assert answers["probability of label"][0] > 0.5
 
 
 def test_registers_the_same_model_once(project: Path) -> None:

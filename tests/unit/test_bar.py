@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+from collections.abc import Callable
 
 import pytest
 
 from training import bar
 from training.bar import Bar
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +17,7 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(Bar(range(3), "decode", unit="picture", miniters=1, file=log)) == [0, 1, 2]
     assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
     lines = log.getvalue().splitlines()
-    assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 picture" for count in (1, 2, 3, 3)]
+    assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 picture" for count in (1, 2, 3)]
     assert lines[0].endswith(" left")
 
 
@@ -30,7 +28,15 @@ def test_quick_work_leaves_a_log_alone() -> None:
     assert log.getvalue() == ""
 
 
-def test_a_terminal_gets_a_bar() -> None:
-    terminal = Terminal()
-    list(Bar(range(3), "decode", file=terminal))
-    assert "\rdecode: 100%" in terminal.getvalue()
+@pytest.mark.parametrize(("ends", "drawn"), [(pty.openpty, True), (os.pipe, False)])
+def test_a_terminal_alone_gets_a_bar(ends: Callable[[], tuple[int, int]], drawn: bool) -> None:
+    reader, writer = ends()
+    with os.fdopen(reader, "rb", buffering=0) as far, os.fdopen(writer, "w") as near:
+        list(Bar(range(3), "decode", file=near))
+        near.write("end")
+        near.flush()
+        written = b""
+        while not written.endswith(b"end"):
+            written += far.read(1 << 16)
+    assert (b"\rdecode: 100%" in written) is drawn
+    assert (written == b"end") is not drawn

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import shutil
+import sqlite3
+import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +35,40 @@ def test_an_error_that_can_be_mended_is_one_line() -> None:
 def test_an_error_of_the_system_is_one_line_with_the_file() -> None:
     with pytest.raises(SystemExit, match=r"^error: .*No such file or directory: '/nowhere/at/all'$"):
         run_command(lambda: print(Path("/nowhere/at/all").read_text()))
+
+
+def full_file() -> None:
+    Path("/dev/full").write_text("x")
+
+
+def full_copy() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("from/a", "to"):
+            (Path(folder) / name).mkdir(parents=True)
+        (Path(folder) / "from/a/file").write_text("x")
+        (Path(folder) / "to/a").mkdir()
+        (Path(folder) / "to/a/file").symlink_to("/dev/full")
+        shutil.copytree(Path(folder) / "from", Path(folder) / "to", dirs_exist_ok=True)
+
+
+def full_database() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        database.execute("CREATE TABLE t (a)")
+
+
+def full_within() -> None:
+    try:
+        full_file()
+    except OSError:
+        raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904  # as torch does
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("fails", [full_file, full_copy, full_database, full_within])
+def test_a_full_disk_is_one_line(fails: Callable[[], None]) -> None:
+    with pytest.raises(SystemExit, match=r"^error: the disk is full \(.* free in .*\): make room and run .* again$"):
+        run_command(fails)
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
-from data.files import discard, fingerprint, fresh, swap, workspace, write_text
+from data.files import discard, fingerprint, fresh, make_folders, swap, workspace, write_text
 from tests.drawing import read_files, write_files
 
 
@@ -19,6 +19,12 @@ def test_swap_replaces_a_link_and_leaves_what_it_points_to(tmp_path: Path) -> No
     swap(write_files(tmp_path / "work/staged", {"a": b"ours"}), tmp_path / "final")
     assert read_files(tmp_path / "final") == {"a": b"ours"}
     assert read_files(tmp_path / "elsewhere") == {"a": b"theirs"}
+
+
+def test_two_names_for_one_folder_are_refused(tmp_path: Path) -> None:
+    make_folders(tmp_path / "new", ["train/cat", "train/Dog"])
+    with pytest.raises(DataError, match="takes 'train/cat' for the name of another class too"):
+        make_folders(tmp_path / "new", ["train/cat"])  # where no case counts, so does train/Cat
 
 
 def test_swap_clears_what_a_killed_run_left(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training import disk
 from training.augment import shuffled
-from training.fit import Phase, Progress, read_history, resume, write_history
+from training.fit import Phase, Progress, read_history, resume, save, write_history
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -90,3 +92,15 @@ def test_history_survives_the_file(tmp_path: Path) -> None:
     history = phase(tmp_path / "c.pth").run(Progress()).history
     write_history(history, tmp_path / "history.csv")
     assert read_history(tmp_path / "history.csv") == history
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save({"epoch": 1}, path)
+    (tmp_path / f"a.{os.getpid()}.part").symlink_to("/dev/full")
+    with pytest.raises((OSError, RuntimeError)) as error:
+        save({"epoch": 2, "weights": torch.zeros(100_000)}, path)
+    assert disk.is_full(error.value)
+    assert list(tmp_path.iterdir()) == [path]
+    assert torch.load(path, weights_only=True) == {"epoch": 1}

@@ -15,6 +15,7 @@ from PIL import Image
 from data.errors import DataError
 from data.files import workspace
 from data.prepare import COLUMNS, MANIFEST, PROCESSED, RAW, REPORT_HTML, REPORT_JSON, class_name, prepare
+from data.tree import class_of, find_tree
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
 from tests.killing import command, environment, project, run, run_killed_after
 
@@ -183,10 +184,19 @@ def test_three_classes_need_no_change(tmp_path: Path) -> None:
     assert {row["class"] for row in prepared(tmp_path, class_files(15) | cows)} == {"cat", "dog", "cow"}
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "a\nb"])
-def test_a_class_name_is_a_plain_folder_name(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "..", "a\\b", "a\nb"])
+def test_a_class_name_can_be_a_folder_name(name: str) -> None:
     with pytest.raises(DataError, match="cannot be a class name"):
-        class_name("cats", {"cats": name})
+        class_name("cats/1.png", {"cats": name})
+
+
+def test_a_slash_in_a_class_name_is_none_in_its_folder(tmp_path: Path) -> None:
+    write_files(tmp_path / RAW, class_files(15))
+    prepare(prepare_section(), {"cat": "US$ / A$"}, tmp_path)
+    found = {(row["path"].split("/")[0], row["class"]) for row in rows(tmp_path)}
+    assert found == {("US$ %2F A$", "US$ / A$"), ("dog", "dog")}
+    read_back = {class_of(name, {}) for name in find_tree(tmp_path / PROCESSED).pictures}
+    assert read_back == {"US$ / A$", "dog"}
 
 
 def test_says_what_is_wrong(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests import killing
 from tests.tiny import tiny_model_folder, tiny_picture
 from training import score as module
 from training.inference import Classifier, ModelFolder
-from training.score import CHUNK, Picture, ScoreError, find, labelled, listed, replace, score, summary, table_file
+from training.score import CHUNK, Picture, find, labelled, listed, replace, score, summary, table_file
 
 CLASSES = ("cat", "dog")
 RENAME = {"cats": "cat", "dogs": "dog"}
@@ -107,9 +107,11 @@ def test_what_is_not_there_is_told_before_anything_is_scored(folder: ModelFolder
         find(tmp_path / "gone", None, RENAME, CLASSES)
 
 
-def test_a_class_that_takes_the_name_of_a_column_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match="a class cannot be called"):
-        score(tiny_model_folder(tmp_path / "other", ("cat", "label")), [])
+def test_a_class_called_like_a_column(tmp_path: Path, pictures: Path) -> None:
+    (first, *_) = labelled(pictures, RENAME)
+    rows = score(tiny_model_folder(tmp_path / "other", ("cat", "label")), [first])
+    assert list(rows.columns) == ["path", "label", "prediction", "refused", "cat", "probability of label"]
+    assert rows["label"][0] == first.label
 
 
 def test_a_run_that_was_cut_off_goes_on(

@@ -22,6 +22,17 @@ def test_the_environment_overrides_params() -> None:
     assert changed == plain.model_copy(update={"max_bytes": 7, "formats": ["PNG"], "rate_limit": 2.5, "workers": 1})
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("off", False), ("No", False), ("on", True), ("YES", True), ("true", True)]
+)
+def test_a_switch_takes_the_words_of_yaml_1_1(text: str, value: bool) -> None:
+    assert settings.load(ROOT, {"SERVE_UI": text}).ui is value
+
+
+def test_what_is_no_switch_keeps_its_words() -> None:
+    assert settings.load(ROOT, {"SERVE_LOG_DIR": "off"}).log_dir == "off"
+
+
 @pytest.fixture
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "usable_cores", lambda: 3)
