@@ -11,7 +11,7 @@ PORT ?= 3000
 # not ?=, because conda and some shells export a HOST that is another thing
 HOST := 127.0.0.1
 URL ?= http://127.0.0.1:$(PORT)
-# TORCH=cpu or cuda: which build; TORCH_INDEX: address of an index with CPU builds. Without them install.py decides.
+# TORCH=cpu or cuda: which build; TORCH_INDEX: address of an index with CPU builds. Without them training/install.py decides.
 export TORCH TORCH_INDEX
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +26,7 @@ help: ## list the targets
 # What a model's lineage needs: said before minutes of installing, not after them.
 .PHONY: source
 source:
-	@$(if $(PYTHON),$(PYTHON) -m training.source >/dev/null)
+	@$(if $(PYTHON),$(PYTHON) -m training.common.source >/dev/null)
 
 .PHONY: run
 run: source $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
@@ -67,8 +67,8 @@ pipeline: source $(INSTALLED) ## run the pipeline only: pictures -> registered, 
 
 .PHONY: serve
 serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machine; HOST=0.0.0.0 opens it to the network: set API_KEYS
-	@python -m training.bento_store
-	@python -m training.port --host $(HOST) $(PORT)
+	@python -m training.registry.bento_store
+	@python -m training.common.port --host $(HOST) $(PORT)
 	bentoml serve --host $(HOST) --port $(PORT)
 
 .PHONY: status
@@ -77,7 +77,7 @@ status: $(INSTALLED) ## which model is champion, and whether all stores agree
 
 .PHONY: ui
 ui: $(INSTALLED) ## MLflow's pages on port 5000
-	@python -m training.moved
+	@python -m training.registry.moved
 	mlflow ui --port 5000
 
 .PHONY: image
@@ -127,7 +127,7 @@ install: $(INSTALLED) ## make .venv with the locked dependencies
 
 # Run every time: it does nothing where .venv is as the locks say, and leaves the file's date as it is.
 $(INSTALLED): FORCE
-	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 with its module venv is needed (Debian, Ubuntu: apt-get install python3-venv): make PYTHON=/path/to/python)) install.py
+	@$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 with its module venv is needed (Debian, Ubuntu: apt-get install python3-venv): make PYTHON=/path/to/python)) training/install.py
 
 FORCE:
 

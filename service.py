@@ -7,11 +7,11 @@
     POST /feedback        what a picture really showed -> live accuracy
     GET  /health /model /livez /readyz /metrics /docs
 
-A request meets, in this order: accepting.py (which worker), edge.py (id, key, rate, known address), direct.py (metrics
-and timeout of BentoML), requests.py (read, check and decode the picture, in threads), batching.py (BentoML's adaptive
-batching), then `predict` below for the whole batch, engine.py (ONNX Runtime), answers.py, watch.py (metrics, request
-log). What is wrong with a request is a `Fault` (errors.py). Settings: sections `serve` and `capture` of params.yaml,
-SERVE_<KEY> and CAPTURE_<KEY> in the environment. Without a champion the service does not start.
+A request meets, in this order: accepting.py (which worker), edge.py (id, key, rate, known address), traffic.py
+(BentoML's metrics), direct.py (time limit), requests.py (read, check and decode the picture, in threads), batching.py
+(BentoML's adaptive batching), then `predict` below for the whole batch, engine.py (ONNX Runtime), answers.py, watch.py
+(metrics, request log). What is wrong with a request is a `Fault` (errors.py). Settings: sections `serve` and `capture`
+of params.yaml, SERVE_<KEY> and CAPTURE_<KEY> in the environment. Without a champion the service does not start.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from typing import Any, ClassVar
 
 import bentoml
 from anyio import to_thread
-from bentoml._internal.context import server_context
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from training.command import spare_loopback
-from training.serving import docs, explain, logs, settings, startup, tracing
-from training.serving.answers import Answer, Answerer, Answers, HeatMap
-from training.serving.drain import Drain
+from training.common.command import spare_loopback
+from training.serving import settings, startup
+from training.serving.api import docs, explain
+from training.serving.api.answers import Answer, Answerer, Answers, HeatMap
+from training.serving.api.requests import ManyPictures, OnePicture, Reader, choice
+from training.serving.bento import logs, tracing
+from training.serving.connections.drain import Drain
 from training.serving.engine import Engine, Seen
-from training.serving.requests import ManyPictures, OnePicture, Picture, Reader, Refused, choice
+from training.serving.uploads import RejectedUpload, Upload
 
 spare_loopback()
 with startup.refusal_in_one_line():
@@ -65,26 +67,25 @@ class Guarded(bentoml.Service[Any]):
         return schema
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        from training.serving.accepting import SharingLoop
-        from training.serving.batching import BatchingApp
-        from training.serving.board import joined
-        from training.serving.edge import Cors, Edge
-        from training.serving.pages import Pages
-        from training.serving.protocol import BoundedProtocol
+        from training.serving.api.edge import Cors, Edge
+        from training.serving.api.pages import Pages
+        from training.serving.bento.batching import BatchingApp
+        from training.serving.connections.accepting import SharingLoop
+        from training.serving.connections.protocol import BoundedProtocol
+        from training.serving.connections.shared_counters import shared_counters
 
         type(self).started = True
         self.inject_config()
         folder = startup.model_folder(PIN)
         version = startup.version(PIN, folder)
-        board = joined()
-        SharingLoop.install(board)
-        BoundedProtocol.install(SETTINGS.upload_timeout, version, board)
-        factory = BatchingApp(self, SETTINGS, settings.threads(SETTINGS, board.workers), is_main)
+        counters = shared_counters()
+        SharingLoop.install(counters)
+        BoundedProtocol.install(SETTINGS.upload_timeout, version, counters)
+        factory = BatchingApp(self, SETTINGS, settings.threads(SETTINGS, counters.workers), is_main)
         theirs = factory()
         routes = [route for route in (*theirs.routes, *PAGES.routes) if isinstance(route, Route)]
         paths = {route.path for route in routes} | {f"/static_content/{name}" for name in docs.ASSETS}
-        server_context.service_routes = sorted(paths - {"/metrics"})  # whose metrics are there from the start
-        app: ASGIApp = factory.shortened(theirs)
+        app = factory.wrapped(theirs, sorted(paths - {"/metrics"}))
         if SETTINGS.ui:
             app = Pages(app, folder)
             paths |= app.paths
@@ -119,7 +120,7 @@ async def model_card(_: Request) -> Response:
 
 async def feedback(request: Request) -> Response:
     """What somebody says a picture showed."""
-    from training.serving.feedback import answer
+    from training.serving.api.feedback import answer
 
     service = bentoml.get_current_service()
     return await answer(request, service.feedback, service.reader)
@@ -171,26 +172,26 @@ class PictureClassifier:
         startup.check(PIN)
 
     def __init__(self) -> None:
-        from training.serving.board import joined
-        from training.serving.facts import Facts  # these in workers only, because of metrics.py
-        from training.serving.feedback_store import FeedbackStore
+        from training.serving.connections.shared_counters import shared_counters
+        from training.serving.records.facts import Facts  # these in workers only, because of metrics.py
+        from training.serving.records.feedback_store import FeedbackStore
+        from training.serving.records.watch import Watch
         from training.serving.threads import Threads
-        from training.serving.watch import Watch
 
         self.folder = startup.model_folder(PIN)
         # One thread for each core, whether it decodes or runs the network: more keep one another, and the event loop,
         # from running. Only pictures that are slow to decode have others (requests.py).
-        board = joined()
-        self.threads = Threads(settings.threads(SETTINGS, board.workers), "work")
+        counters = shared_counters()
+        self.threads = Threads(settings.threads(SETTINGS, counters.workers), "work")
         self.engine = Engine(self.folder, self.threads)
         self.answerer = Answerer(self.folder, PIN)
         self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
-        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, self.threads, board)
+        self.reader = Reader(SETTINGS, self.folder.preprocessing, self.watch, self.threads, counters)
         self.feedback = FeedbackStore(self.watch.folder, self.watch, self.folder.classes)
         model = self.answerer.model
-        self.facts = Facts(self.folder, model, version, self.feedback, board, SETTINGS.max_waiting)
+        self.facts = Facts(self.folder, model, version, self.feedback, counters, SETTINGS.max_waiting)
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again
 
@@ -211,21 +212,21 @@ class PictureClassifier:
         return not DRAIN.began and await self.engine.alive()
 
     @bentoml.api(input_spec=OnePicture, output_spec=Answer, **BATCHING)
-    async def predict(self, image: list[Picture]) -> list[dict[str, Any]]:
+    async def predict(self, image: list[Upload]) -> list[dict[str, Any]]:
         """Classify one picture. BentoML calls this once for the pictures of several requests."""
         return await self._answers(image)
 
     @bentoml.api(input_spec=ManyPictures, output_spec=Answers, **BATCHING)
-    async def predict_batch(self, images: list[Picture | Refused]) -> list[dict[str, Any]]:
+    async def predict_batch(self, images: list[Upload | RejectedUpload]) -> list[dict[str, Any]]:
         """Classify many pictures: a list in their order, each an answer or that picture's own error."""
-        answers = iter(await self._answers([image for image in images if isinstance(image, Picture)]))
+        answers = iter(await self._answers([image for image in images if isinstance(image, Upload)]))
         for image in images:
-            if isinstance(image, Refused):
+            if isinstance(image, RejectedUpload):
                 self.watch.refused(image.fault.code)
-        return [next(answers) if isinstance(image, Picture) else image.body() for image in images]
+        return [next(answers) if isinstance(image, Upload) else image.body() for image in images]
 
     @bentoml.api(input_spec=OnePicture, output_spec=HeatMap)
-    async def explain(self, image: list[Picture], ctx: bentoml.Context) -> Response:
+    async def explain(self, image: list[Upload], ctx: bentoml.Context) -> Response:
         """A heat map of what on the picture spoke for the class: PNG, or `?format=json`."""
         form = choice(ctx.request, "format", ("png", "json"))
         [picture], [seen] = image, await self._see(image)
@@ -236,14 +237,14 @@ class PictureClassifier:
         answer = self.answerer.answer(picture, seen)
         return JSONResponse({"explained": self.folder.classes[best], "heat": warmth.tolist(), "answer": answer})
 
-    async def _answers(self, pictures: list[Picture]) -> list[dict[str, Any]]:
+    async def _answers(self, pictures: list[Upload]) -> list[dict[str, Any]]:
         seen = await self._see(pictures)
         answers = [self.answerer.answer(*pair) for pair in zip(pictures, seen, strict=True)]
         for each in zip(pictures, seen, answers, strict=True):
             self.watch.predicted(*each)
         return answers
 
-    async def _see(self, pictures: list[Picture]) -> list[Seen]:
+    async def _see(self, pictures: list[Upload]) -> list[Seen]:
         if not pictures:
             return []
         alone = self.reader.waiting == 1

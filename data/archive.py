@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data.errors import DataError
-from training.bar import Bar
+from training.common.progress import Bar
 
 PIECE = 1 << 20  # bytes
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)

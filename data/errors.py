@@ -1,6 +1,6 @@
 """The one error of this package."""
 
-from training.errors import ExpectedError
+from training.common.errors import ExpectedError
 
 
 class DataError(ExpectedError):

@@ -64,22 +64,6 @@ def swap(staged: Path, final: Path) -> None:
     discard(former)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then give it its own: readers see all of it or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     """Hash of the names, sizes and modification times: another one whenever a file came, went or was written."""
     digest = hashlib.sha256()

@@ -12,7 +12,7 @@ import imagehash
 import numpy as np
 from PIL import ExifTags, Image
 
-from training.preprocess import Limits, PictureError, flatten, open_checked, upright
+from training.model.preprocess import Limits, PictureError, flatten, open_checked, upright
 
 KEPT_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 JPEG_START = b"\xff\xd8"

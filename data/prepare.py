@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 from data import report
 from data.duplicates import groups, near_pairs, same_content
 from data.errors import DataError
-from data.files import discard, fresh, make_folders, swap, workspace, write_text
+from data.files import discard, fresh, make_folders, swap, workspace
 from data.pictures import Examined, Refused, Rules, Task, examine
-from data.split import SPLITS, Picture, held_back, own_split
+from data.split import SPLITS, AssignedPicture, held_back, own_split
 from data.tree import class_of, find_tree, folder_of
 from training import params
-from training.bar import Bar
-from training.command import run_command
+from training.common.command import run_command
+from training.common.cores import usable_cores
+from training.common.files import write_text
+from training.common.progress import Bar
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
@@ -128,7 +130,7 @@ def _follow_parent() -> None:
 
 def assign(
     good: Sequence[Examined], labels: Mapping[str, str], section: params.Prepare, has_test_folder: bool
-) -> list[Picture]:
+) -> list[AssignedPicture]:
     """Class and split of each picture; a given test folder is the test split, else the hash of the content decides."""
     if section.validation + section.test >= 1:
         raise DataError("prepare.validation and prepare.test leave nothing to train on: their sum must be less than 1")
@@ -137,11 +139,11 @@ def assign(
     for found in good:
         in_test = has_test_folder and found.source.startswith("test/")
         split = "test" if in_test else own_split(found.content, section.validation, test)
-        pictures.append(Picture(found, labels[found.source], split))
+        pictures.append(AssignedPicture(found, labels[found.source], split))
     return pictures
 
 
-def drop_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Refused]]:
+def drop_copies(pictures: Sequence[AssignedPicture]) -> tuple[list[AssignedPicture], list[Refused]]:
     """One picture for each content: in a given test folder, else first by name. None if its copies differ in class."""
     ordered = sorted(pictures, key=lambda picture: (-SPLITS.index(picture.split), picture.examined.source))
     kept, refused = [], []
@@ -155,22 +157,24 @@ def drop_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Refuse
     return sorted(kept, key=lambda picture: picture.name), refused
 
 
-def _conflict(picture: Picture, group: Sequence[Picture]) -> Refused:
+def _conflict(picture: AssignedPicture, group: Sequence[AssignedPicture]) -> Refused:
     others = ", ".join(other.examined.source for other in group if other.label != picture.label)
     return _refuse(picture, "label_conflict", f"same pixels in another class: {others}")
 
 
-def _refuse(picture: Picture, reason: str, detail: str) -> Refused:
+def _refuse(picture: AssignedPicture, reason: str, detail: str) -> Refused:
     return Refused(picture.examined.source, reason, detail)
 
 
-def _pairs(pictures: Sequence[Picture], distance: int) -> NDArray[np.intp]:
+def _pairs(pictures: Sequence[AssignedPicture], distance: int) -> NDArray[np.intp]:
     looks = np.array([picture.examined.look for picture in pictures], dtype=np.uint64)
     tiny = np.frombuffer(b"".join(picture.examined.colours for picture in pictures), dtype=np.uint8)
     return near_pairs(looks, tiny.reshape(len(pictures), -1), distance)
 
 
-def hold_back(pictures: Sequence[Picture], pairs: NDArray[np.intp]) -> tuple[list[Picture], list[Refused]]:
+def hold_back(
+    pictures: Sequence[AssignedPicture], pairs: NDArray[np.intp]
+) -> tuple[list[AssignedPicture], list[Refused]]:
     """Take out the lower side of near duplicates that would straddle splits; see data/split.py."""
     held = held_back([picture.split for picture in pictures], pairs)
     refused = [
@@ -184,7 +188,7 @@ def hold_back(pictures: Sequence[Picture], pairs: NDArray[np.intp]) -> tuple[lis
     return [picture for index, picture in enumerate(pictures) if index not in held], refused
 
 
-def check_splits(pictures: Sequence[Picture], classes: set[str]) -> None:
+def check_splits(pictures: Sequence[AssignedPicture], classes: set[str]) -> None:
     """Raise DataError, saying what to do, when a class has no picture in a split."""
     there = {(picture.label, picture.split) for picture in pictures}
     for name in sorted(classes):
@@ -197,7 +201,7 @@ def check_splits(pictures: Sequence[Picture], classes: set[str]) -> None:
                 )
 
 
-def manifest(pictures: Sequence[Picture]) -> str:
+def manifest(pictures: Sequence[AssignedPicture]) -> str:
     """The text of manifest.csv: one row for each picture, sorted by path."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -210,7 +214,7 @@ def manifest(pictures: Sequence[Picture]) -> str:
     return table.getvalue()
 
 
-def _drop_unlisted(staged: Path, pictures: Sequence[Picture]) -> None:
+def _drop_unlisted(staged: Path, pictures: Sequence[AssignedPicture]) -> None:
     listed = {picture.examined.path for picture in pictures}
     for path in staged.glob("*/*"):
         if path not in listed:
@@ -223,11 +227,6 @@ def _publish(root: Path, staged: Path, manifest_text: str, report_text: str, pag
     write_text(root / REPORT_JSON, report_text)
     write_text(root / REPORT_HTML, page)
     write_text(root / MANIFEST, manifest_text)
-
-
-def usable_cores() -> int:
-    """Processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

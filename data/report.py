@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from data.pictures import Refused
-from data.split import SPLITS, Picture
-from training import html
-from training.html import picture, table
-from training.preprocess import flatten, open_checked, upright
+from data.split import SPLITS, AssignedPicture
+from training.common import html
+from training.common.html import picture, table
+from training.model.preprocess import flatten, open_checked, upright
 
 Summary = dict[str, Any]
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
@@ -30,9 +30,9 @@ CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED = 96, 12, 4, 60  # at most s
 class Findings:
     """The pictures of the manifest, the files that are not in it, and the groups of pictures that look alike."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[AssignedPicture]
     refused: Sequence[Refused]
-    alike: Sequence[Sequence[Picture]]
+    alike: Sequence[Sequence[AssignedPicture]]
 
 
 def summarise(findings: Findings, manifest: str) -> Summary:
@@ -63,7 +63,7 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return dict(zip(QUANTILES, points.astype(int).tolist(), strict=True))
 
 
-def _near_duplicates(alike: Sequence[Sequence[Picture]]) -> Summary:
+def _near_duplicates(alike: Sequence[Sequence[AssignedPicture]]) -> Summary:
     mixed = [group for group in alike if len({one.label for one in group}) > 1]
     return {
         "groups": len(alike),
@@ -108,8 +108,8 @@ def page(findings: Findings, summary: Summary, raw: Path) -> str:
     return html.page("Data report", sections)
 
 
-def _class_sections(pictures: Sequence[Picture]) -> Iterator[str]:
-    classes: dict[str, list[Picture]] = {}
+def _class_sections(pictures: Sequence[AssignedPicture]) -> Iterator[str]:
+    classes: dict[str, list[AssignedPicture]] = {}
     for one in pictures:
         classes.setdefault(one.label, []).append(one)
     each = max(1, CLASS_THUMBNAILS // len(classes))
@@ -120,7 +120,7 @@ def _class_sections(pictures: Sequence[Picture]) -> Iterator[str]:
         yield f"<h2>{escape(label)}</h2><p>{thumbnails}"
 
 
-def _strip(group: Sequence[Picture], raw: Path) -> str:
+def _strip(group: Sequence[AssignedPicture], raw: Path) -> str:
     return "".join(_thumbnail(raw / one.examined.source, f"{one.split}: {one.examined.source}") for one in group)
 
 

@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test")  # from the lowest rank to the highest
 
 
 @dataclass(frozen=True)
-class Picture:
+class AssignedPicture:
     """A good picture, its class and its split."""
 
     examined: Examined

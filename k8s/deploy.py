@@ -47,11 +47,11 @@ from k8s.target import (
     described,
     lineage_at,
 )
-from training import deployments
-from training.champion import ChampionError
-from training.command import run_command
-from training.deployments import DEPLOYED, DEPLOYMENTS_FILE, Deployment
-from training.table import columns
+from training.common.command import run_command
+from training.common.table import columns
+from training.model.pin import ChampionError
+from training.registry import deployments
+from training.registry.deployments import DEPLOYED, DEPLOYMENTS_FILE, Deployment
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = ROOT / "tests/smoke/smoke.py"

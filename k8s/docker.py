@@ -35,8 +35,8 @@ from k8s.target import (
     status_of,
     succeeds,
 )
-from training import champion
-from training.serving.log_files import CAPTURED_FOLDER
+from training.model import pin
+from training.serving.records.log_files import CAPTURED_FOLDER
 
 LIVE, CANDIDATE = "classifier-live", "classifier-candidate"  # names in Docker's DNS that haproxy.cfg asks for
 IMAGE_LABEL = "cats-vs-dogs.image"  # of a container: the reference it runs
@@ -262,7 +262,7 @@ def pod_options(template: dict[str, Any], config: dict[str, str], prefix: str = 
 
 def _image_of_champion() -> str:
     """The newest image on this machine that carries the pinned champion."""
-    tag = champion.read().bento_tag
+    tag = pin.read().bento_tag
     label = f"label={MODEL_LABEL}={tag}"
     newest = call(
         ["docker", "images", "--no-trunc", "--quiet", "--filter", "dangling=false", "--filter", label]

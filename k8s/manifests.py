@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from training.champion import replace_text
-from training.command import run_command
-from training.errors import ExpectedError
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.common.files import write_text
 
 FOLDER = Path(__file__).parent
 MONITORING = FOLDER.parent / "monitoring"
@@ -77,7 +77,7 @@ def pin(folder: Path, image: str | None, config: str | None = None) -> None:
         text = re.sub(rf'({CONFIG_HASH}: )"\w*"', rf'\1"{config or config_hash()}"', path.read_text())
         if image is not None:
             text = re.sub(r"(\bimage: )\S+", rf"\g<1>{image}", text)
-        replace_text(path, text)
+        write_text(path, text)
 
 
 def prometheus_rule(alerts: Path = MONITORING / "alerts.yml") -> Object:
@@ -139,7 +139,7 @@ def main() -> None:
     pin(FOLDER, arguments.image)
     pin(FOLDER / "canary", arguments.canary)
     for path, text in generated().items():
-        replace_text(path, text)
+        write_text(path, text)
     print("the manifests are in step")
 
 

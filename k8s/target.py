@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from training.errors import ExpectedError
+from training.common.errors import ExpectedError
 
 HTTP_TIMEOUT_S = 5.0
 POLL_S = 0.25

@@ -21,7 +21,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, StackingMode
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef
 
-from training.command import run_command
+from training.common.command import run_command
 
 FOLDER = Path(__file__).parent / "grafana/dashboards"
 SOURCE = DataSourceRef("prometheus", "${datasource}")

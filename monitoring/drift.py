@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from monitoring import request_log, served
+from monitoring.finding import Finding
 from monitoring.served import Served
-from monitoring.shift import Sample, Test, compare
+from monitoring.shift import Sample, compare
 from training import params
-from training.champion import replace_text
-from training.command import run_command
-from training.errors import ExpectedError
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.common.files import write_text
+from training.model.reference import Reference
 from training.params import Drift, ParamsError
-from training.reference import Reference
 from training.serving import settings
-from training.serving.log_files import DRIFT_FILE, request_files
-
-DRIFT, TOO_FEW = 3, 4  # exit codes
+from training.serving.records.log_files import DRIFT_FILE, request_files
 
 
 class DriftError(ExpectedError):
@@ -64,71 +63,6 @@ class Window:
             if len(kept) > 2 * most:
                 kept = dict(sorted(kept.items())[:most])
         return cls(predictions, [record for _, record in sorted(kept.items())[:most]])
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found; without tests there were too few pictures. `others`: the predictions of other versions in the
-    same window."""
-
-    time: datetime
-    model: Served
-    window: timedelta
-    predictions: int
-    pictures: int
-    others: Mapping[str, int]
-    false_alarms: float
-    tests: Sequence[Test]
-
-    @property
-    def alarms(self) -> list[str]:
-        return [test.name for test in self.tests if test.alarm]
-
-    @property
-    def exit_code(self) -> int:
-        return TOO_FEW if not self.tests else DRIFT if self.alarms else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The values of drift.json."""
-        return {
-            "time": self.time.isoformat(timespec="seconds"),
-            "name": self.model.name,
-            "version": self.model.version,
-            "model_sha256": self.model.folder.sha256[:16],
-            "window_hours": self.window.total_seconds() / 3600,
-            "predictions": self.predictions,
-            "pictures": self.pictures,
-            "enough_pictures": bool(self.tests),
-            "false_alarms": self.false_alarms,
-            "alarm": bool(self.alarms),
-            "tests": [test.as_dict() for test in self.tests],
-        }
-
-    def others_text(self) -> str:
-        """How many predictions of which other versions there are, and what to do about them; empty without any."""
-        if not self.others:
-            return ""
-        counts = ", ".join(f"{count} of version {version}" for version, count in sorted(self.others.items()))
-        told = f"predictions of other versions in the window: {counts}"
-        if not self.model.in_service:
-            return told
-        return (
-            f"{told}; if they go on, and not from a canary, "
-            f"restart the service: until then it does not serve version {self.model.version}"
-        )
-
-    def text(self) -> str:
-        """For people: a line for each test, and the verdict."""
-        head = f"version {self.model.version}: {self.pictures} pictures of {self.predictions} predictions"
-        others = [self.others_text()] if self.others else []
-        if not self.tests:
-            return "\n".join([f"{head}, too few to tell whether they drifted (drift.min_pictures)", *others])
-        lines = [f"{head}; p-values up to {self.tests[0].threshold:.4f} alarm", *others]
-        lines += [
-            f"  {test.name:<10}  distance {test.statistic:.3f}  p {test.p_value:.4f}{'  DRIFT' * test.alarm}"
-            for test in self.tests
-        ]
-        return "\n".join([*lines, f"drift: {', '.join(self.alarms)}" if self.alarms else "no drift"])
 
 
 def reference_of(model: Served) -> Reference:
@@ -215,11 +149,11 @@ def do_check(arguments: argparse.Namespace) -> int:
     text = json.dumps(finding.as_dict() | former, indent=2) + "\n"
     written = [] if reason else [folder / DRIFT_FILE for folder in folders]
     for path in [*written, arguments.json] if arguments.json else written:
-        replace_text(path, text)
+        write_text(path, text)
     if arguments.report:
         from monitoring.report import drift_page  # it needs matplotlib, which is not in the image of the service
 
-        replace_text(arguments.report, drift_page(finding, reference_of(model), sample))
+        write_text(arguments.report, drift_page(finding, reference_of(model), sample))
     print(finding.text())
     if former.get("alarm"):
         print("the alarm of an earlier check stands until a check can tell: a longer --window holds more pictures")

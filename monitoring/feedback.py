@@ -30,11 +30,11 @@ from data.files import discard, fresh
 from data.tree import class_of, find_tree, folder_of
 from monitoring import request_log
 from training import params
-from training.bar import Bar
-from training.command import run_command
+from training.common.command import run_command
+from training.common.intervals import wilson_corrected
+from training.common.progress import Bar
 from training.params import ParamsError
 from training.serving import settings
-from training.serving.feedback_store import interval
 
 MOMENT = "date or time such as 2026-11-24 or 2026-11-24T12:00+01:00 (UTC unless it says otherwise)"
 
@@ -213,7 +213,7 @@ def _described(pairs: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {
         "pictures": pairs.total(),
         "accuracy": right / pairs.total(),
-        "accuracy_interval": list(interval(right, pairs.total())),
+        "accuracy_interval": list(wilson_corrected(right, pairs.total())),
         "confusion": confusion,
     }
 
@@ -222,8 +222,8 @@ def tell(found: Mapping[str, Any]) -> None:
     """Print a report for people."""
     for version, each in found.items():
         low, high = each["accuracy_interval"]
-        interval = f"95 % interval {low:.4f} to {high:.4f}"
-        print(f"version {version}: accuracy {each['accuracy']:.4f} ({interval}), {each['pictures']} pictures")
+        wilson_corrected = f"95 % interval {low:.4f} to {high:.4f}"
+        print(f"version {version}: accuracy {each['accuracy']:.4f} ({wilson_corrected}), {each['pictures']} pictures")
         for label, row in each["confusion"].items():
             print(f"  {label}: " + ", ".join(f"{count} called {predicted}" for predicted, count in row.items()))
 

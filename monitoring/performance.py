@@ -17,12 +17,10 @@ import re
 import sys
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,115 +31,26 @@ from numpy.typing import NDArray
 
 from data.tree import find_tree
 from monitoring import drift, report, request_log, served
-from monitoring.drift import DRIFT
+from monitoring.finding import DRIFT, Finding
+from monitoring.judged import Judged, Production, Skew
 from monitoring.served import Served
 from training import params
-from training.bar import Bar
-from training.champion import replace_text
-from training.columns import SCORED, of_classes
-from training.command import run_command
-from training.errors import ExpectedError
-from training.inference import usable_cores
-from training.metrics import Floats, Labels
-from training.score import Picture, score, table, with_labels
-from training.serving.feedback_store import interval
+from training.common.command import run_command
+from training.common.cores import usable_cores
+from training.common.errors import ExpectedError
+from training.common.files import write_text
+from training.common.progress import Bar
+from training.model.columns import SCORED, of_classes
+from training.score import PictureFile, score, table, with_labels
 from training.serving.settings import own_key
 
 TOLERANCE = 0.01  # in probability, served against offline
 MAX_SKEWED = 0.001  # share of the pictures that may differ by more
 TIMEOUT_S = 60
-NAMED = 5  # refused files, in the output and on the page
 
 
 class PerformanceError(ExpectedError):
     """The service cannot be asked, or it does not do what the model card says."""
-
-
-@dataclass(frozen=True)
-class Skew:
-    """On how many pictures the service answers otherwise than the model offline, by how much at worst, and on how many
-    with another class."""
-
-    pictures: int
-    worst: float
-    path: str
-    relabelled: int
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Answers for labelled pictures of `folder`: the rows of training.score; `milliseconds` each took where a service
-    gave them."""
-
-    model: Served
-    source: str
-    folder: str
-    rows: pd.DataFrame
-    skew: Skew | None = None
-    milliseconds: Sequence[float] = ()
-
-    @property
-    def pictures(self) -> int:
-        return len(self.rows)
-
-    @property
-    def refused(self) -> str:
-        """How many were refused, which, and why, in words."""
-        rows = self.rows[self.rows["refused"].notna()]
-        first = [f"{row.path} ({row.refused})" for row in rows.head(NAMED).itertuples()]
-        more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
-        return f"{len(rows)} refused" + (f", counted as wrong: {', '.join([*first, *more])}" if first else "")
-
-    @cached_property
-    def right(self) -> int:
-        return int((self.rows["prediction"] == self.rows["label"]).sum())
-
-    @property
-    def accuracy(self) -> float:
-        return self.right / self.pictures
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return interval(self.right, self.pictures)
-
-    def text(self) -> str:
-        """For people, in one line."""
-        low, high = self.interval
-        return (
-            f"{self.source}: accuracy {self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-            f"{self.pictures} pictures, {self.refused}"
-        )
-
-    def known(self) -> tuple[Labels, Floats]:
-        """Labels [N] and probabilities [N, classes] of the pictures that have an answer."""
-        classes = list(self.model.folder.classes)
-        rows = self.rows[self.rows["prediction"].notna()]
-        return np.array([classes.index(label) for label in rows["label"]]), rows[of_classes(classes, SCORED)].to_numpy(
-            float
-        )
-
-
-@dataclass
-class Production:
-    """What the request log and the feedback tell: answers by hour and class, latencies, who was right."""
-
-    classes: Sequence[str]
-    hours: defaultdict[datetime, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    milliseconds: list[float] = field(default_factory=list)
-    said: dict[str, list[tuple[datetime, bool]]] = field(default_factory=dict)
-
-    def watching(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The same records, counted on their way."""
-        for record in records:
-            self.hours[record["time"].replace(minute=0, second=0, microsecond=0)][record["predicted"]] += 1
-            self.milliseconds.append(record["total_ms"])
-            yield record
-
-    def listen(self, folders: Sequence[Path]) -> None:
-        """Read all feedback, of every version."""
-        last = {record["request_id"]: record for folder in folders for record in request_log.read_feedback(folder)}
-        for record in sorted(last.values(), key=lambda record: record["time"]):
-            self.said.setdefault(record["version"], []).append((record["time"], record["label"] == record["predicted"]))
 
 
 class Client:
@@ -198,18 +107,18 @@ class Client:
         return found
 
 
-def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[Picture], str]:
+def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[PictureFile], str]:
     """The pictures of the class folders in `root` with their classes, and what is scored, in words: of a tree with
     `train` and `test` only the latter. DataError when there is no such tree."""
     tree = find_tree(root)
-    names, told = tree.pictures, str(root)
+    names, description = tree.pictures, str(root)
     if tree.has_test_folder():
         names = {name: path for name, path in names.items() if name.startswith("test/")}
-        told = f"{root}, its folder test only: the model may have learnt from train"
-    return with_labels(names, rename), told
+        description = f"{root}, its folder test only: the model may have learnt from train"
+    return with_labels(names, rename), description
 
 
-def check_classes(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
+def check_classes(pictures: Sequence[PictureFile], classes: Sequence[str]) -> None:
     """PerformanceError when a folder is called otherwise than the classes of the model."""
     unknown = sorted({str(picture.path.parent) for picture in pictures if picture.label not in classes})
     if unknown:
@@ -219,7 +128,7 @@ def check_classes(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
         )
 
 
-def judge(model: Served, pictures: Sequence[Picture], folder: str, client: Client | None) -> Judged:
+def judge(model: Served, pictures: Sequence[PictureFile], folder: str, client: Client | None) -> Judged:
     """The answers of the service for pictures of `folder`, compared with those of the same model offline; without a
     service, the latter alone."""
     if client is None:
@@ -311,7 +220,7 @@ def main(words: Sequence[str] | None = None) -> None:
             drifted = finding.exit_code == DRIFT
             print(finding.text())
         if arguments.report:
-            replace_text(arguments.report, report.performance_page(judged, wrong, production, sections))
+            write_text(arguments.report, report.performance_page(judged, wrong, production, sections))
     print(judged.text())
     if wrong:
         raise PerformanceError("; ".join(wrong))
@@ -321,7 +230,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def look_back(
     model: Served, root: Path, window: timedelta, chosen: params.Drift, production: Production
-) -> tuple[drift.Finding, list[str]]:
+) -> tuple[Finding, list[str]]:
     """The drift of the last `window` in the request log under `root`, also as sections of a page; what else the log
     tells goes to `production`."""
     folders = drift.log_folders(root)

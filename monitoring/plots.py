@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from monitoring.shift import FIGURES, Sample, Test
-from training import html, lettering
-from training.metrics import CALIBRATION_BINS, Floats, Labels
-from training.serving.feedback_store import interval
+from training.common import html
+from training.common.intervals import wilson_corrected
+from training.evaluation import lettering
+from training.evaluation.metrics import CALIBRATION_BINS, Floats, Labels
 
 lettering.use()
 
@@ -81,7 +82,7 @@ def accuracy(said: Mapping[str, Sequence[tuple[datetime, bool]]]) -> str:
         times = [found[int(part[len(part) // 2])][0] for part in parts]
         right = [sum(found[int(number)][1] for number in part) for part in parts]
         shares = np.array([count / len(part) for count, part in zip(right, parts, strict=True)])
-        low, high = np.array([interval(count, len(part)) for count, part in zip(right, parts, strict=True)]).T
+        low, high = np.array([wilson_corrected(count, len(part)) for count, part in zip(right, parts, strict=True)]).T
         name = f"version {version}, groups of {sizes}"
         axes.errorbar(times, shares, np.abs([shares - low, high - shares]), fmt="o-", capsize=3, label=name)  # type: ignore[arg-type]
         drawn += times

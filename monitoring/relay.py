@@ -27,8 +27,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from training.command import run_command
-from training.errors import ExpectedError
+from training.common.command import run_command
+from training.common.errors import ExpectedError
 
 EVENT = "drift"  # `on: repository_dispatch: types:` of .github/workflows/retrain.yml
 TIMEOUT_S = 10.0

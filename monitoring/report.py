@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from monitoring import plots
+from monitoring.finding import Finding
+from monitoring.judged import Judged, Production
 from monitoring.shift import Sample
-from training import html
-from training.metrics import calibration_error
-from training.reference import Reference
-from training.serving.feedback_store import interval
-
-if TYPE_CHECKING:
-    from monitoring.drift import Finding
-    from monitoring.performance import Judged, Production
+from training.common import html
+from training.common.intervals import wilson_corrected
+from training.evaluation.metrics import calibration_error
+from training.model.reference import Reference
 
 
 def drift_page(finding: Finding, known: Reference, window: Sample) -> str:
@@ -116,5 +113,5 @@ def _production(production: Production) -> Iterator[str]:
 def _accuracies(said: Mapping[str, Sequence[tuple[object, bool]]]) -> Iterator[list[str]]:
     for version, found in said.items():
         right = sum(correct for _, correct in found)
-        low, high = interval(right, len(found))
+        low, high = wilson_corrected(right, len(found))
         yield [escape(version), str(len(found)), f"{right / len(found):.4f}", f"{low:.4f} to {high:.4f}"]

@@ -5,7 +5,7 @@
      "reason": null | "low_confidence" | "unfamiliar", "confidence", "probabilities": {class: p}, "novelty",
      "decode_ms", "queue_ms", "inference_ms", "total_ms",
      "picture_sha256", "bytes", "format", "width", "height" (pixels, upright),
-     "properties": {name: value}, see training.properties,
+     "properties": {name: value}, see training.model.properties,
      "sketch": base64 of float16 little-endian [32], or null when the model has no reference,
      "captured": path of the stored picture, or null}
 
@@ -24,8 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training.serving.log_files import FEEDBACK_FILE as FEEDBACK_FILE
-from training.serving.log_files import Tail, request_files
+from training.serving.records.log_files import FEEDBACK_FILE as FEEDBACK_FILE
+from training.serving.records.log_files import Tail, request_files
 
 CHECK_PREFIX = "check-"  # of the X-Request-ID of pictures that are sent to try the service
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.champion import Champion, ChampionError
-from training.inference import ModelFolder, ModelFolderError
+from training.model.folder import ModelFolder, ModelFolderError
+from training.model.pin import Champion, ChampionError
 from training.serving import startup
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.properties import PROPERTIES
-from training.reference import DIRECTIONS, Reference
+from training.model.properties import PROPERTIES
+from training.model.reference import DIRECTIONS, Reference
 
 Floats = NDArray[np.float64]
 Deals = NDArray[np.bool_]

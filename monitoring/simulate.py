@@ -24,13 +24,14 @@ from threadpoolctl import threadpool_limits
 from monitoring.served import Served
 from monitoring.shift import Sample, Test, compare
 from training import params
-from training.bar import Bar
-from training.errors import ExpectedError
-from training.inference import Classifier, usable_cores
+from training.common.cores import usable_cores
+from training.common.errors import ExpectedError
+from training.common.progress import Bar
+from training.model.classifier import Classifier
+from training.model.preprocess import Preprocessing, flatten, open_checked, shrink, upright
+from training.model.properties import PROPERTIES, measure
+from training.model.reference import Reference
 from training.params import Drift
-from training.preprocess import Preprocessing, flatten, open_checked, shrink, upright
-from training.properties import PROPERTIES, measure
-from training.reference import Reference
 from training.score import labelled
 
 Seen = tuple[list[float], float, int, NDArray[np.float16]]  # properties, confidence, label, sketch: as in a log

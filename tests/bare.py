@@ -16,9 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from training import install
+
 ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
-INSTALLED = ".venv/installed"
 PROGRAMS = (
     *("awk", "basename", "bash", "cat", "chmod", "chown", "cksum", "comm", "cp", "cut", "date", "dd", "df", "diff"),
     *("dirname", "du", "echo", "env", "expr", "false", "find", "getconf", "git", "grep", "gunzip", "gzip", "head"),
@@ -57,9 +58,9 @@ def copied(target: Path) -> Path:
             (target / name).unlink(missing_ok=True)
     (target / ".venv").mkdir()
     for part in VENV.iterdir():
-        if part.name != Path(INSTALLED).name:
+        if part.name != install.NOTE:
             (target / ".venv" / part.name).symlink_to(part)
-    (target / INSTALLED).touch()  # after the locks: `make` has nothing to install
+    install.wanted(target / ".venv", "any").write(target / ".venv")  # `make` has nothing to install
     return target
 
 

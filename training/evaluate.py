@@ -12,39 +12,30 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training import behaviour, metrics, others, params, plots
-from training.calibration import Calibration
-from training.columns import EVALUATED, of_classes
-from training.command import run_command
-from training.dataset import PICTURES_FOLDER, Manifest, Picture, decoded, spread
-from training.device import set_up
-from training.fit import read_history
-from training.network import (
-    BACKBONE_FILE,
-    CALIBRATION_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    EvaluationError,
-    Floats,
-    Outputs,
-    Trained,
-)
-from training.quantise import quantised
-from training.train import HISTORY_FILE
+from data.manifest import PICTURES_FOLDER, Manifest, Picture, decoded, spread
+from training import params
+from training.common.command import run_command
+from training.evaluation import behaviour, metrics, ood, plots
+from training.evaluation.calibration import Calibration
+from training.evaluation.outputs import BACKBONE_FILE, CALIBRATION_FILE, METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE
+from training.evaluation.quantise import quantised
+from training.evaluation.trained import EvaluationError, Floats, Outputs, Trained
+from training.fit.device import set_up
+from training.fit.loop import read_history
+from training.fit.outputs import HISTORY_FILE
+from training.model.columns import EVALUATED, of_classes
 
-PLOTS_FOLDER = Path("models/plots")
 NOVELTY_PICTURES = 1000  # of the training split: enough for a covariance of 64 directions
 QUANTISATION_PICTURES = 128  # of the validation split: enough for the range of every layer
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """The network as it serves, before the pictures of one manifest."""
 
     trained: Trained
@@ -60,14 +51,14 @@ class Judged:
         rows = rows if most is None else spread(rows, most)
         return self.sees(decoded(rows, self.trained.preprocessing), name), self.manifest.labels(rows)
 
-    def quantised(self) -> Judged:
+    def quantised(self) -> Evaluated:
         """The same in int8, its ranges set on pictures of the validation split."""
         rows = spread(self.manifest.split("validation"), QUANTISATION_PICTURES)
         images = decoded(rows, self.trained.preprocessing)
         return replace(self, backbone=quantised(self.backbone, images))
 
     def behaviour(self, calibration: Calibration, test: Outputs, most: int) -> dict[str, Any]:
-        """Of the test split: `most` of its pictures changed (training.behaviour), and its named pictures."""
+        """Of the test split: `most` of its pictures changed (training.evaluation.behaviour), and its named pictures."""
         rows = self.manifest.split("test")
 
         def probabilities(pictures: NDArray[np.uint8], title: str) -> Floats:
@@ -81,10 +72,10 @@ class Judged:
 
     def others(self) -> tuple[Outputs | None, dict[str, Outputs]]:
         """Outputs for pictures of other things: those that set the threshold, if they must, and the others by kind."""
-        found = {kind: self.sees(seen, kind) for kind, seen in others.pictures(self.trained.preprocessing).items()}
+        found = {kind: self.sees(seen, kind) for kind, seen in ood.pictures(self.trained.preprocessing).items()}
         if not self.trained.enlarges:
             return None, found
-        first = {kind: others.halves(kind, len(seen.answers)) for kind, seen in found.items()}
+        first = {kind: ood.halves(kind, len(seen.answers)) for kind, seen in found.items()}
         setting = Outputs.joined([seen.where(first[kind]) for kind, seen in found.items()])
         return setting, {kind: seen.where(~first[kind]) for kind, seen in found.items()}
 
@@ -96,10 +87,10 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     trained = Trained.load()
     if trained.classes != manifest.classes:
         raise EvaluationError(f"the weights know {trained.classes}, the data {manifest.classes}: run `dvc repro train`")
-    fp32 = Judged(trained, manifest, trained.backbone())
+    fp32 = Evaluated(trained, manifest, trained.backbone())
     judged = fp32.quantised() if settings.export.precision == "int8" else fp32
     validation = judged.split("validation")
-    setting, strangers = judged.others()
+    setting, outliers = judged.others()
     train = judged.split("train", NOVELTY_PICTURES)
     calibration = Calibration.fit(*train, *validation, settings.evaluate, setting)
     test, labels = judged.split("test")
@@ -108,7 +99,7 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     found["calibration_error_before_temperature"] = metrics.calibration_error(before, labels)
     found["reliability_before_temperature"] = metrics.reliability(before, labels)
     found["abstention"] = calibration.describe(test, labels)
-    found["other_things"] = calibration.describe_others(test, strangers)
+    found["other_things"] = calibration.describe_others(test, outliers)
     found["behaviour"] = judged.behaviour(calibration, test, settings.evaluate.behaviour_pictures)
     if judged is not fp32:
         found["quantisation"] = _quantisation(fp32.split("test")[0], test, labels)

@@ -22,27 +22,22 @@ from onnx import compose
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import mistakes, params
-from training.bar import Bar
-from training.calibration import Calibration
-from training.command import run_command
-from training.dataset import MANIFEST_FILE, Manifest, Picture, decoded, spread
-from training.errors import ExpectedError
-from training.forward import BATCH, traced
-from training.inference import CARD_FILE, MODEL_FILE, MODEL_FOLDER, Classifier, ModelFolder, write_sums
-from training.lineage import collect
-from training.network import (
-    BACKBONE_FILE,
-    CALIBRATION_FILE,
-    FEATURES,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    Floats,
-    Trained,
-)
-from training.novelty import NoveltyModule
-from training.properties import measure
-from training.reference import DIRECTIONS, Reference
+from data.manifest import Manifest, Picture, decoded, spread
+from training import params
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.common.progress import Bar
+from training.evaluation import mistakes
+from training.evaluation.calibration import Calibration
+from training.evaluation.novelty import NoveltyModule
+from training.evaluation.outputs import BACKBONE_FILE, CALIBRATION_FILE, METRICS_FILE, PREDICTIONS_FILE
+from training.evaluation.trained import FEATURES, Floats, Trained
+from training.fit.forward import BATCH, traced
+from training.model.classifier import Classifier
+from training.model.folder import CARD_FILE, MODEL_FILE, MODEL_FOLDER, ModelFolder, write_sums
+from training.model.lineage import collect
+from training.model.properties import measure
+from training.model.reference import DIRECTIONS, Reference
 
 OUTPUTS = ("probabilities", "embedding", "novelty", "activation")
 REFERENCE_PICTURES = 2000  # at most: more make the file larger and drift checks no sharper
@@ -53,7 +48,7 @@ class ExportError(ExpectedError):
 
 
 class Top(nn.Module):
-    """From the backbone's feature map to the four outputs of a model folder (training.inference)."""
+    """From the backbone's feature map to the four outputs of a model folder (training.model.classifier)."""
 
     def __init__(self, trained: Trained, calibration: Calibration) -> None:
         super().__init__()
@@ -129,7 +124,7 @@ def export(settings: params.Params) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     (part / MODEL_FILE).write_bytes(assembled(BACKBONE_FILE.read_bytes(), trained, calibration))
-    card = _card(settings, trained, calibration)
+    card = _card(settings, manifest, trained, calibration)
     test = manifest.split("test")
     folder = ModelFolder(part, card)
     images = decoded(spread(test, settings.export.parity_pictures), trained.preprocessing)
@@ -148,7 +143,7 @@ def export(settings: params.Params) -> Path:
     return MODEL_FOLDER
 
 
-def _card(settings: params.Params, trained: Trained, calibration: Calibration) -> dict[str, Any]:
+def _card(settings: params.Params, manifest: Manifest, trained: Trained, calibration: Calibration) -> dict[str, Any]:
     found = json.loads(METRICS_FILE.read_text())
     return {
         "schema": 1,
@@ -160,7 +155,7 @@ def _card(settings: params.Params, trained: Trained, calibration: Calibration) -
         "temperature": calibration.temperature,
         "metrics": found,
         "abstention": calibration.thresholds(),
-        "lineage": collect(settings, MANIFEST_FILE, settings.train.seed).as_dict(),
+        "lineage": collect(settings, manifest.sha256, manifest.test_sha256, settings.train.seed).as_dict(),
         "params": settings.model_dump(mode="json", by_alias=True),
     }
 

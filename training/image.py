@@ -17,12 +17,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training import bento_store, champion, lineage, source
-from training.champion import Champion
-from training.command import run_command
-from training.errors import ExpectedError
-from training.inference import CARD_FILE
-from training.source import LineageError
+from training.common import source
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.common.source import LineageError
+from training.model import lineage
+from training.model import pin as pin_file
+from training.model.folder import CARD_FILE
+from training.model.pin import Champion
+from training.registry import bento_store
 
 DIRTY = "-dirty"
 OCI = "org.opencontainers.image."
@@ -126,7 +129,7 @@ def main() -> None:
     parser.add_argument("--tag", action="append", help="reference of the image (default: the Bento's tag); repeatable")
     parser.add_argument("--opt", action="append", default=[], help="option of the builder: label=KEY=VALUE, no-cache")
     arguments = parser.parse_args()
-    pin = champion.read()
+    pin = pin_file.read()
     bento = build(pin)
     tags = arguments.tag or [bento]
     containerize(bento, tags, arguments.opt)

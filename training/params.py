@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from training import yaml12
-from training.errors import ExpectedError
+from training.common import yaml12
+from training.common.errors import ExpectedError
 
 PARAMS_FILE = Path("params.yaml")
 NAME_LENGTH = 63  # of BentoML's tags and of labels in Kubernetes
@@ -65,7 +65,7 @@ class Prepare(Section):
 
 
 class Train(Section):
-    """None stands for the value in the recipe of the architecture, see training.models.recipe."""
+    """None stands for the value in the recipe of the architecture, see training.fit.architectures.recipe."""
 
     architecture: str
     weights: str | None

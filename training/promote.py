@@ -11,20 +11,22 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from training import aliases, bento_store, champion, experiment, params, pull
-from training.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
-from training.champion import ChampionError
-from training.command import run_command
-from training.dataset import Manifest
-from training.inference import ModelFolder, ModelFolderError
-from training.lineage import now
-from training.mlflow_store import VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
-from training.promotion import BECAUSE, PROMOTED, ROLLED_BACK
+from data.manifest import Manifest
+from training import params
+from training.common import experiment
+from training.common.command import run_command
+from training.gate.verdict import VERDICT_FILE, Name, Verdict, former_verdict, pronounce
+from training.model import pin, tracking
+from training.model.folder import ModelFolder, ModelFolderError
+from training.model.lineage import now
+from training.model.pin import ChampionError
 from training.register import open_candidate
-from training.verdict import VERDICT_FILE, Name, Verdict, pronounce, recall
+from training.registry import aliases, bento_store, pull
+from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
+from training.registry.mlflow_store import TAG_LENGTH, VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
+from training.registry.promotion import BECAUSE, PROMOTED, ROLLED_BACK
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
-TAG_LENGTH = 4000
 
 
 @dataclass(frozen=True)
@@ -49,27 +51,27 @@ class Outcome:
         return f"{how}: {self.candidate} is the champion" + (f"; {self.champion} is previous" if self.champion else "")
 
 
-def foregone(folder: ModelFolder, settings: params.Params) -> Outcome | None:
+def already_decided(folder: ModelFolder, settings: params.Params) -> Outcome | None:
     """The outcome if nothing has changed since the last one, else None.
 
     Registry, pin and BentoML store must agree. Asked without importing MLflow: a rerun of the pipeline is quick.
     """
     name, uri = settings.register_.name, tracking_uri()
     try:
-        pinned = champion.read()
-        named = champion.registry_champion(name, uri)
-        unfinished = champion.has_unfinished_move(name, uri)
+        pinned = pin.read()
+        named = tracking.registry_champion(name, uri)
+        unfinished = tracking.has_unfinished_move(name, uri)
     except ChampionError:
         return None
-    agreed = champion.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
-    here = pinned.tracking_uri == champion.without_password(uri) and bento_store.is_whole(pinned.bento_tag)
-    told = champion.read_promotion(pinned.model_sha256) is not None
-    if unfinished or not (agreed and here and told):
+    agreed = tracking.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
+    here = pinned.tracking_uri == tracking.without_password(uri) and bento_store.is_whole(pinned.bento_tag)
+    recorded = pin.read_promotion(pinned.model_sha256) is not None
+    if unfinished or not (agreed and here and recorded):
         return None
     pinned_name = Name(pinned.mlflow_version, pinned.bento_tag, pinned.model_sha256)
     if pinned.model_sha256 == folder.sha256:
         return Outcome(pinned_name, pinned_name, None)
-    known = recall(folder.sha256, pinned.model_sha256, Manifest.read().test_sha256, settings.promote)
+    known = former_verdict(folder.sha256, pinned.model_sha256, Manifest.read().test_sha256, settings.promote)
     return None if known is None else Outcome(known.candidate, known.champion, known)
 
 
@@ -109,10 +111,10 @@ def judge(
     """The verdict on `candidate`; a failure is recalled if nothing it depends on has changed."""
     manifest = Manifest.read()
     rival_sha256 = former.sha256 if former else None
-    known = recall(candidate.sha256, rival_sha256, manifest.test_sha256, limits) if force is None else None
+    known = former_verdict(candidate.sha256, rival_sha256, manifest.test_sha256, limits) if force is None else None
     if known is not None:
         return known
-    from training.gate import Check, Gate  # scikit-learn and SciPy take seconds to import
+    from training.gate.checks import Check, Gate  # scikit-learn and SciPy take seconds to import
 
     unreadable = None
     try:
@@ -168,10 +170,10 @@ def main() -> None:
     settings = params.load()
     settings = settings.model_copy(update={"promote": params.override(settings.promote, arguments)})
     folder = open_candidate()
-    if told := experiment.passed_over("promoted"):
-        print(told)
+    if message := experiment.passed_over("promoted"):
+        print(message)
         return
-    known = None if arguments.force else foregone(folder, settings)
+    known = None if arguments.force else already_decided(folder, settings)
     outcome = known or promote(folder, settings, arguments.reason)
     if outcome.verdict is not None:
         print(f"{outcome.verdict.table()}\n\nverdict in {VERDICT_FILE}")

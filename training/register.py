@@ -16,43 +16,35 @@ import json
 import posixpath
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import aliases, bento_store, champion, experiment, params, signing
-from training.champion import SHA256_TAG, ChampionError
-from training.columns import ANSWER, of_classes
-from training.command import run_command
-from training.dataset import MANIFEST_FILE
-from training.inference import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
-from training.mlflow_store import (
-    MODEL_PATH,
-    VERDICT_PATH,
-    Registry,
-    RegistryError,
-    Version,
-    tracking_uri,
-)
+from data.manifest import MANIFEST_FILE
+from training import params
+from training.common import experiment
+from training.common.command import run_command
+from training.common.files import write_text
+from training.evaluation.outputs import METRICS_FILE, PLOTS_FOLDER
+from training.fit.outputs import HISTORY_FILE
+from training.model import signing, tracking
+from training.model.folder import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
+from training.model.pin import ChampionError
+from training.model.tracking import SHA256_TAG
+from training.registry import aliases, bento_store
+from training.registry.mlflow_store import MODEL_PATH, Registry, RegistryError, Version, tracking_uri
+from training.registry.packaging import bento_labels, bento_metadata, is_complete, save_mlflow_model
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
-    from mlflow.models import ModelSignature
 
-HISTORY_FILE = Path("models/history.csv")
-METRICS_FILE = Path("model_performance.json")
 RECORD_FILE = Path("models/registered.json")
-PLOTS_FOLDER = Path("models/plots")
 METRIC_LENGTH = 250  # of MLflow's keys
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
-SERVED_MODULES = ("columns.py", "errors.py", "inference.py", "preprocess.py")
-# Of the package `training` that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
-SERVED_PACKAGE = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,7 @@ class Record:
         return cls(version.bento_tag, version.number, version.run_id, version.sha256)
 
     def write(self) -> None:
-        champion.replace_text(RECORD_FILE, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(RECORD_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
 
 class NotReadyError(RegistryError):
@@ -90,8 +82,8 @@ def registered(folder: ModelFolder, name: str, signing_key: str | None) -> Recor
     """
     tag = bento_store.tag_of(name, folder.sha256)
     try:
-        number = champion.registered_version(name, folder.sha256, tracking_uri())
-        unfinished = champion.has_unfinished_move(name, tracking_uri())
+        number = tracking.registered_version(name, folder.sha256, tracking_uri())
+        unfinished = tracking.has_unfinished_move(name, tracking_uri())
     except ChampionError:
         return None
     if number is None or unfinished or not bento_store.is_whole(tag):
@@ -247,74 +239,6 @@ class Registration:
             self.registry.set_alias(aliases.CHALLENGER, self.version.number)
 
 
-def bento_metadata(version: Version) -> dict[str, str]:
-    """What the BentoML store records beside the files."""
-    return {
-        "mlflow_run_id": version.run_id,
-        "mlflow_version": version.number,
-        **{key: version.tags[key] for key in ("data_hash", "git_commit", SHA256_TAG, "params_hash")},
-    }
-
-
-def bento_labels(card: Mapping[str, Any], version: Version) -> dict[str, str]:
-    """What `bentoml models list` shows; `verdict` is where the gate files its verdict on this model."""
-    return {
-        "architecture": str(card["architecture"]),
-        "classes": "-".join(card["classes"])[:200],
-        "verdict": f"runs:/{version.run_id}/{VERDICT_PATH}",
-    }
-
-
-def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Path) -> None:
-    """Write the MLflow model of a staged model folder to `target`: code and files, no pickle."""
-    import pandas as pd
-    from mlflow.pyfunc import save_model
-
-    example = folder.path / folder.card["self_check"][0]["file"]
-    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg")
-    search_path = list(sys.path)
-    save_model(
-        target,
-        python_model=str(Path(__file__).parent / "mlflow_model.py"),
-        code_paths=[str(served_package(code))],
-        artifacts={"model": str(staged)},
-        signature=signature(folder.classes),
-        input_example=pd.DataFrame({"image": [example.read_bytes()]}),
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages] + quick_resizer(),
-    )
-    sys.path[:] = search_path  # MLflow loaded the model once to try the example, and left its code in front
-
-
-def quick_resizer() -> list[str]:
-    """The requirement of the quick resizer, if it is installed here: only where it has wheels."""
-    try:
-        version = metadata.version("cykooz-resizer")
-    except metadata.PackageNotFoundError:
-        return []
-    return [f"cykooz-resizer=={version}; sys_platform != 'linux' or platform_machine != 'aarch64'"]
-
-
-def served_package(code: Path) -> Path:
-    """A package `training` of what prediction needs, under `code`."""
-    package = code / "training"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(SERVED_PACKAGE)
-    for module in SERVED_MODULES:
-        shutil.copyfile(Path(__file__).parent / module, package / module)
-    return package
-
-
-def signature(classes: Sequence[str]) -> ModelSignature:
-    """Picture bytes in; label and one probability for each class out; `skip_refused` as mlflow_model.py says."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-
-    answers: list[Any] = [ColSpec(DataType.string, "label")]
-    answers += [ColSpec(DataType.double, name) for name in of_classes(classes, ANSWER)]
-    options = ParamSchema([ParamSpec("skip_refused", DataType.boolean, False)])
-    return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers), options)
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level with dotted keys."""
     found: dict[str, Any] = {}
@@ -374,14 +298,6 @@ def installed_packages() -> str:
     return "".join(f"{name}=={version}\n" for name, version in sorted(found))
 
 
-def is_complete(version: Version, signing_key: Path | None) -> bool:
-    """Whether the BentoML store holds the model of `version` as it should be."""
-    tag = version.bento_tag
-    if not bento_store.is_whole(tag) or bento_store.metadata(tag) != bento_metadata(version):
-        return False
-    return signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()
-
-
 def register(folder: ModelFolder, settings: params.Register) -> Version:
     """Bring `folder` into both stores, as far as it is not there yet; returns its version."""
     key = None if settings.signing_key is None else Path(settings.signing_key)
@@ -400,9 +316,9 @@ def main() -> None:
     params.add_arguments(parser, params.Register)
     settings = params.override(params.load().register_, parser.parse_args())
     folder = open_candidate()
-    if told := experiment.passed_over("registered"):
-        champion.replace_text(RECORD_FILE, "{}\n")  # DVC wants the file
-        print(told)
+    if message := experiment.passed_over("registered"):
+        write_text(RECORD_FILE, "{}\n")  # DVC wants the file
+        print(message)
         return
     known = registered(folder, settings.name, settings.signing_key)
     made = known or Record.of(register(folder, settings))

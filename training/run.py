@@ -16,12 +16,13 @@ from typing import Any
 
 import requests
 
-from training import bento_store, moved, source
-from training import port as ports
-from training.command import run_command
-from training.errors import ExpectedError
-from training.mlflow_store import tracking_uri
-from training.port import HERE
+from training.common import port as ports
+from training.common import source
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.common.port import HERE
+from training.registry import bento_store, moved
+from training.registry.mlflow_store import tracking_uri
 from training.serving.settings import own_key
 
 START_TIMEOUT = 60  # seconds

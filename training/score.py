@@ -26,12 +26,15 @@ from numpy.typing import NDArray
 from data.errors import DataError
 from data.tree import SUFFIXES, class_of, find_tree
 from training import params
-from training.bar import Bar
-from training.columns import SCORED, of_classes
-from training.command import run_command
-from training.inference import MODEL_FOLDER, Classifier, ModelFolder, usable_cores
-from training.metrics import accuracy_interval
-from training.preprocess import PictureError
+from training.common.command import run_command
+from training.common.cores import usable_cores
+from training.common.files import replacing
+from training.common.intervals import wilson
+from training.common.progress import Bar
+from training.model.classifier import Classifier
+from training.model.columns import SCORED, of_classes
+from training.model.folder import MODEL_FOLDER, ModelFolder
+from training.model.preprocess import PictureError
 
 LABEL_COLUMNS = ("label", "class")  # of a manifest
 CHUNK = 256  # pictures; that many are lost at most when a run is cut off
@@ -42,14 +45,14 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureFile:
     """A file, and its class where that is known."""
 
     path: Path
     label: str | None
 
 
-def score(folder: ModelFolder, pictures: Sequence[Picture], kept: Path | None = None) -> pd.DataFrame:
+def score(folder: ModelFolder, pictures: Sequence[PictureFile], kept: Path | None = None) -> pd.DataFrame:
     """A row for each picture, in order: SCORED and a float32 for each class.
 
     What is done is kept in the folder `kept`, if one is named, and found there by the next run on the same.
@@ -78,7 +81,7 @@ def answer(classifier: Classifier, path: Path) -> NDArray[np.float32] | str:
 
 
 def table(
-    classes: Sequence[str], pictures: Sequence[Picture], answers: Sequence[NDArray[np.float32] | str]
+    classes: Sequence[str], pictures: Sequence[PictureFile], answers: Sequence[NDArray[np.float32] | str]
 ) -> pd.DataFrame:
     """The answers as rows; a refused picture has neither prediction nor probabilities."""
     none = np.full(len(classes), np.nan, dtype=np.float32)
@@ -124,7 +127,7 @@ class Parts:
         return pd.concat([self.done[start] for start in sorted(self.done)], ignore_index=True)
 
 
-def identity(folder: ModelFolder, pictures: Sequence[Picture]) -> str:
+def identity(folder: ModelFolder, pictures: Sequence[PictureFile]) -> str:
     """What the scores depend on, as a hash: the model, and each file by its name, size and time of change."""
     known = hashlib.sha256(f"{folder.sha256} {folder.preprocessing} {CHUNK}\n".encode())
     for picture in Bar(pictures, "look", unit="picture", leave=False):
@@ -139,13 +142,12 @@ def identity(folder: ModelFolder, pictures: Sequence[Picture]) -> str:
 
 
 def replace(path: Path, rows: pd.DataFrame) -> None:
-    """Write a table under a temporary name, then rename."""
-    part = path.with_name(f".{path.name}.part")
-    WRITERS[path.suffix](rows, part)
-    part.replace(path)
+    """Write a table; `path` holds the former one or this one, never a part."""
+    with replacing(path) as part:
+        WRITERS[path.suffix](rows, part)
 
 
-def find(source: Path, root: Path | None, rename: dict[str, str], classes: Sequence[str]) -> list[Picture]:
+def find(source: Path, root: Path | None, rename: dict[str, str], classes: Sequence[str]) -> list[PictureFile]:
     """The pictures of a manifest, of a class tree, or of any folder; DataError when there are none."""
     if source.is_file():
         return listed(source, root or source.parent)
@@ -158,31 +160,31 @@ def find(source: Path, root: Path | None, rename: dict[str, str], classes: Seque
     return unlabelled(source, f"none of its folders is called {' or '.join(classes)}")
 
 
-def labelled(root: Path, rename: dict[str, str]) -> list[Picture]:
+def labelled(root: Path, rename: dict[str, str]) -> list[PictureFile]:
     """The pictures of a class tree with their class names; DataError when there is no such tree."""
     return with_labels(find_tree(root).pictures, rename)
 
 
-def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[Picture]:
+def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[PictureFile]:
     """Pictures of a class tree by name (`CLASS/NAME` or `train/CLASS/NAME`), with their class names."""
-    return [Picture(path, class_of(name, rename)) for name, path in names.items()]
+    return [PictureFile(path, class_of(name, rename)) for name, path in names.items()]
 
 
-def unlabelled(root: Path, reason: str) -> list[Picture]:
+def unlabelled(root: Path, reason: str) -> list[PictureFile]:
     """All pictures under `root`, sorted; `reason` is why they have no labels."""
     files = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     paths = sorted(path for path in files if not hidden(path.relative_to(root)))
     if not paths:
         raise DataError(f"there are no pictures in {root}: {reason}")
     print(f"without labels: {reason}")
-    return [Picture(path, None) for path in paths]
+    return [PictureFile(path, None) for path in paths]
 
 
 def hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def listed(manifest: Path, root: Path) -> list[Picture]:
+def listed(manifest: Path, root: Path) -> list[PictureFile]:
     """The pictures of a CSV file; a path that is not absolute starts at `root`."""
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         try:
@@ -192,7 +194,7 @@ def listed(manifest: Path, root: Path) -> list[Picture]:
     if not rows or not all(row.get("path") for row in rows):
         raise DataError(f"{manifest} needs a first line that names its columns, and in each other line a `path`")
     label = next((name for name in LABEL_COLUMNS if name in rows[0]), None)
-    return [Picture(root / row["path"], (row[label] or None) if label else None) for row in rows]
+    return [PictureFile(root / row["path"], (row[label] or None) if label else None) for row in rows]
 
 
 def summary(scores: pd.DataFrame) -> str:
@@ -203,7 +205,7 @@ def summary(scores: pd.DataFrame) -> str:
         counts = scores["prediction"].value_counts().sort_index()
         return ", ".join([*(f"{count} {name}" for name, count in counts.items()), refused])
     right = int((known["prediction"] == known["label"]).sum())
-    low, high = accuracy_interval(right, len(known))
+    low, high = wilson(right, len(known))
     return f"accuracy {right / len(known):.4f} (95 % interval {low:.4f} to {high:.4f}), {refused}"
 
 

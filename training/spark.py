@@ -16,11 +16,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from training import moved, params
-from training.champion import ALIAS
-from training.command import run_command
-from training.errors import ExpectedError
-from training.mlflow_store import tracking_uri
+from training import params
+from training.common.command import run_command
+from training.common.errors import ExpectedError
+from training.model.tracking import ALIAS
+from training.registry import moved
+from training.registry.mlflow_store import tracking_uri
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -2,7 +2,7 @@
 
 A pretrained backbone stays frozen: its features are computed once and cached, then the head trains on them in
 seconds, and on request its last blocks after it. An architecture without weights trains as a whole. Under torchrun
-several processes share the pictures and every batch (training/distributed.py).
+several processes share the pictures and every batch (training/fit/distributed.py).
 Measured results stand in the recipe table of README.md.
 """
 
@@ -21,21 +21,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from training import distributed, params
-from training.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
-from training.command import run_command
-from training.dataset import CACHE_FOLDER, Manifest, array_writer, decoded, decoded_key
-from training.device import set_up
-from training.distributed import World
-from training.fit import Batches, Phase, Progress, Validation, resume, save, write_history
-from training.forward import Network, forward
-from training.models import Recipe, build, recipe
-from training.preprocess import Preprocessing
-from training.source import commit
+from data.manifest import CACHE_FOLDER, Manifest, array_writer, decoded, decoded_key
+from training import params
+from training.common.command import run_command
+from training.common.source import commit
+from training.fit import distributed
+from training.fit.architectures import Recipe, build, recipe
+from training.fit.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
+from training.fit.device import set_up
+from training.fit.distributed import World
+from training.fit.forward import Network, forward
+from training.fit.loop import Batches, Phase, Progress, Validation, resume, save, write_history
+from training.fit.outputs import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE
+from training.model.preprocess import Preprocessing
 
-WEIGHTS_FILE = Path("models/best_model.pth")
-HISTORY_FILE = Path("models/history.csv")
-SUMMARY_FILE = Path("models/training.json")
 VALIDATION_BATCH = 32
 
 Features = NDArray[np.float32]

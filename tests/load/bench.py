@@ -6,6 +6,7 @@
     python -m tests.load.bench framework   processor time a request costs beside decoding and the network
     python -m tests.load.bench layouts     workers, threads and batches, each against the one the service has by itself
     python -m tests.load.bench overhead    what metrics, request log and the figures of pictures cost, on against off
+    python -m tests.load.bench ablation    this service without each piece of its own machinery, by turns
     python -m tests.load.bench variant     another model folder, such as the int8 variant, and FastAPI, by turns
 
 In `compare` every server has the same weights and is asked once beforehand whether it answers the same. It runs alone,
@@ -34,9 +35,11 @@ from tqdm import tqdm
 from tests.load import limit
 from tests.load.generator import Load, send
 from tests.load.pictures import pictures
-from tests.load.servers import LAYOUTS, MODEL, OURS, PEERS, UNWATCHED, BenchError, Kind, Running, running
-from training.command import run_command
-from training.inference import Classifier, ModelFolder, usable_cores
+from tests.load.servers import LAYOUTS, MACHINERY, MODEL, OURS, PEERS, UNWATCHED, BenchError, Kind, Running, running
+from training.common.command import run_command
+from training.common.cores import usable_cores
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
 
 RESULTS = Path(__file__).parent / "results"
 SAME = 2e-3  # largest difference in probability that counts as the same answer: batches change the rounding
@@ -310,6 +313,71 @@ def variant(arguments: argparse.Namespace) -> None:
     report(arguments.out / "variant.json", {"variant": found | {"peer": PEERS[0].name, "rounds": arguments.rounds}})
 
 
+def ablation(arguments: argparse.Namespace) -> None:
+    """This service and itself without each piece of its own machinery, by turns; medians of the ratios."""
+    sent = pictures()
+    requests = tuple(OURS.request(picture) for picture in sent)
+    kinds = (OURS, *(piece.without for piece in MACHINERY))
+    loads = [(concurrency, {}) for concurrency in CONCURRENCIES] + [(arguments.clients, {"obeys": False})]
+    rows: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(running(kind, sent[0])) for kind in kinds]
+        for server in servers:
+            send(Load(server.port, requests, 8, WARM_UP_S))
+        for number in tqdm(range(arguments.rounds), "ablation", unit="round"):
+            for concurrency, how in loads:
+                turn = number % len(servers)
+                for server in (*servers[turn:], *servers[:turn]):
+                    row = measure(server, requests, concurrency, arguments.seconds, **how)
+                    rows[server.kind.name, concurrency].append(row | {"memory_mb": server.megabytes()})
+    found = {}
+    for name, lines in ((OURS.name, 0), *((piece.what, piece.lines) for piece in MACHINERY)):
+        own = {
+            concurrency: list(zip(rows[name, concurrency], rows[OURS.name, concurrency], strict=True))
+            for concurrency, _ in loads
+        }
+        found[name] = {
+            f"{figure}_at_{concurrency}": statistics.median(row[figure] / ours[figure] for row, ours in pairs)
+            for concurrency, pairs in own.items()
+            for figure in ("throughput", "p99_ms", "cpu_ms")
+        }
+        found[name] |= {
+            "memory_mb": statistics.median(row["memory_mb"] for row, _ in own[CONCURRENCIES[-1]]),
+            "errors": sum(row["errors"] for concurrency in CONCURRENCIES for row, _ in own[concurrency]),
+            "lines": lines,
+        }
+    write(arguments.out / "ablation.json", found | {"machine": machine(), "rounds": arguments.rounds})
+    (arguments.out / "ablation.md").write_text(ablation_table(found, arguments.clients) + "\n")
+    print(ablation_table(found, arguments.clients))
+
+
+def ablation_table(found: dict[str, Any], clients: int) -> str:
+    """Ratios to the service as it is, as a table in Markdown."""
+    at = " / ".join(str(concurrency) for concurrency in CONCURRENCIES)
+    lines = [
+        f"`python -m tests.load.bench ablation`, {machine()}: the service without each piece, divided by the service "
+        "as it is, by turns in one run; medians. Errors are of the loads up to "
+        f"{CONCURRENCIES[-1]} clients; {clients} clients come back at once when they are refused.",
+        "",
+        f"| without | throughput at {at} clients | p99 at {at} | CPU a request at {at} "
+        f"| p99 of the accepted at {clients} | memory (MB) | errors | lines |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        cells = [
+            " / ".join(f"{row[f'{figure}_at_{concurrency}']:.2f}" for concurrency in CONCURRENCIES)
+            for figure in ("throughput", "p99_ms", "cpu_ms")
+        ]
+        cells += [
+            f"{row[f'p99_ms_at_{clients}']:.2f}",
+            f"{row['memory_mb']:.0f}",
+            str(row["errors"]),
+            str(row["lines"]),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def layouts(arguments: argparse.Namespace) -> None:
     """Throughput, latency and memory of ways to lay the service out, each started anew in every round."""
     sent = pictures()
@@ -376,6 +444,7 @@ def parser() -> argparse.ArgumentParser:
         (layouts, 2.0, 5),
         (overhead, 2.0, 10),
         (variant, 3.0, 5),
+        (ablation, 2.0, 7),
     )
     for command, seconds, rounds in plan:
         one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0].replace("%", "%%"))
@@ -388,6 +457,8 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--clients", type=int, default=256, help="more than serve.max_waiting")
             continue
         one.add_argument("--rounds", type=int, default=rounds)
+        if command is ablation:
+            one.add_argument("--clients", type=int, default=256, help="more than serve.max_waiting")
         if command is variant:
             one.add_argument("--model", type=Path, required=True, help="the other model folder")
         if command is compare:

@@ -9,7 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from training.inference import Classifier, ModelFolder, usable_cores
+from training.common.cores import usable_cores
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
 
 WARM_UP = 20  # pictures
 

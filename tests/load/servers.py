@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
 import json
@@ -22,8 +23,8 @@ import orjson
 import psutil
 
 from tests.service.server import free_port
-from training.errors import ExpectedError
-from training.inference import usable_cores
+from training.common.cores import usable_cores
+from training.common.errors import ExpectedError
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = ROOT / "models/model"
@@ -127,6 +128,30 @@ OURS = Kind(
 UNWATCHED = replace(OURS, name="without watching", command=_bentoml("tests.load.unwatched:PictureClassifier"))
 
 
+@dataclass(frozen=True)
+class Machinery:
+    """A piece of the service's own machinery, and the lines of Python that go with it."""
+
+    what: str
+    without: Kind
+    lines: int
+
+
+def _machinery(what: str, name: str, *sources: str, **settings: str) -> Machinery:
+    """`sources` are files under training/serving/, or FILE:CLASS."""
+    environment = OURS.environment | settings | ({"WITHOUT": name} if name else {})
+    kind = replace(OURS, name=what, command=_bentoml("tests.load.ablations:PictureClassifier"), environment=environment)
+    return Machinery(what, kind, sum(_lines(*source.partition(":")[::2]) for source in sources))
+
+
+def _lines(file: str, name: str) -> int:
+    text = (ROOT / "training/serving" / file).read_text()
+    if not name:
+        return len(text.splitlines())
+    found = next(node for node in ast.walk(ast.parse(text)) if getattr(node, "name", None) == name)
+    return int(found.end_lineno) - int(found.lineno) + 1  # type: ignore[attr-defined]
+
+
 def _layout(workers: int, threads: int, batch: int) -> Kind:
     settings = {"SERVE_WORKERS": str(workers), "SERVE_THREADS": str(threads), "SERVE_MAX_BATCH": str(batch)}
     name = f"workers {workers}, threads {threads}, batches of {batch}"
@@ -142,6 +167,28 @@ LAYOUTS = (  # the first is what the service does by itself
     _layout(CORES, 1, 2),
     _layout(CORES, 1, 3),
     _layout(CORES, 1, 8),
+)
+MACHINERY = (
+    _machinery(
+        "one process of several threads",
+        "",
+        "connections/accepting.py",
+        "connections/shared_counters.py",
+        SERVE_WORKERS="1",
+        SERVE_THREADS=str(CORES),
+    ),
+    _machinery(
+        "processes that share nothing",
+        "sharing",
+        "connections/accepting.py",
+        "connections/shared_counters.py",
+        SERVE_THREADS="1",
+    ),
+    _machinery("a plain ThreadPoolExecutor", "own_threads", "threads.py"),
+    _machinery("without the direct way", "direct_way", "bento/direct.py"),
+    _machinery("BentoML's dispatcher", "dispatcher", "bento/batching.py:Dispatcher"),
+    _machinery("without the pause after a refusal", "overload_pause", "connections/protocol.py:_is_shared"),
+    _machinery("malloc as it comes", "memory_settings"),
 )
 PEERS = (
     Kind(  # as it comes: torch takes a thread for each core in each of uvicorn's threads

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from service import PictureClassifier as PictureClassifier
-from training.reference import Reference
-from training.serving.watch import Watch
+from training.model.reference import Reference
+from training.serving.records.watch import Watch
 
 
 def nothing(*_: Any) -> None:

@@ -6,22 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from data.manifest import MANIFEST_FILE, PICTURES_FOLDER, DatasetError, Manifest, spread
 from tests import parts
 from tests.killing import ROOT
 from tests.load.pictures import MOST
 from tests.load.pictures import pictures as to_send
-from training import bento_store, champion
-from training.dataset import MANIFEST_FILE, PICTURES_FOLDER, DatasetError, Manifest, spread
-from training.inference import MODEL_FOLDER, Classifier, ModelFolder
+from training.model import pin as pin_file
+from training.model.classifier import Classifier
+from training.model.folder import MODEL_FOLDER, ModelFolder
+from training.registry import bento_store
 
 
 @pytest.fixture(scope="session")
 def classifier() -> Classifier:
     """The model that models/champion.json pins, from models/model or the BentoML store."""
     try:
-        pin = champion.read(ROOT / champion.PIN_FILE)
-    except champion.NoChampionError:
-        parts.skip("champion", f"no {champion.PIN_FILE}")
+        pin = pin_file.read(ROOT / pin_file.PIN_FILE)
+    except pin_file.NoChampionError:
+        parts.skip("champion", f"no {pin_file.PIN_FILE}")
     exported = ROOT / MODEL_FOLDER
     if exported.is_dir() and (folder := ModelFolder.open(exported)).sha256 == pin.model_sha256:
         return Classifier(folder)

@@ -1,4 +1,4 @@
-"""Behaviour of the champion on real photographs: invariance, direction, minimum function (training.behaviour)."""
+"""Behaviour of the champion on real photographs: invariance, direction, minimum function."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tests import parts
 from tests.killing import ROOT
-from training import behaviour, params
-from training.inference import Classifier
+from training import params
+from training.evaluation import behaviour
+from training.model.classifier import Classifier
 
 pytestmark = pytest.mark.needs("champion", "photographs")
 EACH = 10  # photographs of a class

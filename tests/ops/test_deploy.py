@@ -169,7 +169,8 @@ def test_a_dry_run_changes_nothing(project: Project, stand_in: Cluster) -> None:
     rehearsed = project.deploy("--type", "k8s", "--image", image("1"), "--dry-run")
     assert rehearsed.returncode == 0, rehearsed.stderr
     assert "deployment.apps/classifier created (dry run)" in rehearsed.stdout
-    assert not stand_in.objects and not project.records()
+    assert not stand_in.objects
+    assert not project.records()
 
 
 def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: Cluster) -> None:
@@ -197,7 +198,8 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     refused = project.deploy("--type", "k8s", *words)
     assert refused.returncode in (1, 2)
     assert message in refused.stderr
-    assert not stand_in.objects and not project.records()
+    assert not stand_in.objects
+    assert not project.records()
 
 
 def test_one_roll_out_at_a_time(tmp_path: Path) -> None:

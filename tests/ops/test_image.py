@@ -28,8 +28,8 @@ from tests.ops.local_stack import REQUIRED, compose
 from tests.service.server import ROOT, two_free_ports
 from tests.tiny import tiny_picture
 from training import image as module
-from training.champion import Champion
 from training.image import ImageError, labels, version
+from training.model.pin import Champion
 
 MAX_UNPACKED = 600e6
 MAX_COMPRESSED = 200e6
@@ -187,7 +187,7 @@ def test_bytecode_is_there_and_never_compared_with_its_source(contents: Contents
     """So that a start from a read-only root compiles nothing, and every build gives the same bytes."""
     served = {path: flags for path, flags in contents.flags.items() if path.startswith(("opt/venv/", SOURCE))}
     assert set(served.values()) == {UNCHECKED_HASH}
-    for path in (f"{SOURCE}/service.py", f"{SOURCE}/training/inference.py"):
+    for path in (f"{SOURCE}/service.py", f"{SOURCE}/training/model/classifier.py"):
         assert importlib.util.cache_from_source(path) in served
     standard = [path for path in contents.flags if path.endswith("/json/__pycache__/decoder.cpython-311.pyc")]
     assert [contents.flags[path] for path in standard] == [UNCHECKED_HASH]

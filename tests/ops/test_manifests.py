@@ -21,7 +21,8 @@ from k8s.manifests import CONFIG_HASH, ManifestError
 from tests.ops.manifest_checks import INTERNAL, VERSIONS, Object, problems, schema_problems
 from tests.service.server import environment
 from tests.tiny import tiny_model_folder
-from training.serving import docs, settings
+from training.serving import settings
+from training.serving.api import docs
 
 ROOT = manifests.FOLDER.parent
 DIGEST = "sha256:" + "a" * 64

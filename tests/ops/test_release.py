@@ -24,11 +24,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import install
 from tests.parts import REGISTRY, api_server
 from tests.pipeline.acting import promoted
 from tests.service.server import Server, copy_project, free_port, make_champion
 from tests.tiny import tiny_picture, tiny_project
+from training import install
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -111,9 +111,7 @@ def clone(target: Path) -> Path:
     for part in Path(sys.prefix).iterdir():
         (target / ".venv" / part.name).symlink_to(part)
     (target / ".venv/installed").unlink(missing_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(target)
-        install.wanted(install.VENV, "any").write(install.VENV)
+    install.wanted(target / ".venv", "any").write(target / ".venv")
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=target, check=True)
     return target
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-import install
 from monitoring import relay
+from training import install
 
 ROOT = Path(__file__).parent.parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

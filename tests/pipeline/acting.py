@@ -8,9 +8,9 @@ from typing import Any
 
 from tests.tiny import tiny_export
 from training import params, promote
-from training.mlflow_store import Registry, Version
 from training.promote import Outcome
 from training.register import register
+from training.registry.mlflow_store import Registry, Version
 
 NAME = "cats-vs-dogs"
 GOOD: dict[str, Any] = {"skill": 1.0}

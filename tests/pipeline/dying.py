@@ -30,18 +30,22 @@ from sqlalchemy.orm import configure_mappers
 
 from tests.killing import ROOT
 from tests.pipeline.acting import restore
-from training import bento_store, champion, gate, promote, register, registry
-from training.mlflow_store import Registry
+from training import promote, register
+from training.gate import checks
+from training.model import pin, tracking
+from training.registry import __main__ as registry
+from training.registry import bento_store
+from training.registry.mlflow_store import Registry
 
 NEVER, LEAST = 10**9, 9  # changes; changes that a move of aliases makes at least
 
 configure_mappers()
-IMPORTED = (mlflow.pyfunc, mlflow.store, models, gate)  # what the commands import when they get to it
+IMPORTED = (mlflow.pyfunc, mlflow.store, models, checks)  # what the commands import when they get to it
 
 CHANGES: list[tuple[Any, str]] = [
     (bento_store, "put"),
     (Path, "rename"),
-    (champion, "replace_text"),
+    (pin, "replace_text"),
     (Registry, "set_tag"),
     (Registry, "delete_tag"),
     (Registry, "set_alias"),
@@ -131,10 +135,10 @@ def deaths_from_here(command: str, *words: str, again: tuple[str, ...] = ()) -> 
             restore(Path(kept, "bentoml"), home)
             if not dies(command, *words, before=number):
                 break
-            found = champion.registry_champion("cats-vs-dogs", "sqlite:///mlflow.db")
+            found = tracking.registry_champion("cats-vs-dogs", "sqlite:///mlflow.db")
             assert found is not None
             assert bento_store.is_whole(bento_store.tag_of("cats-vs-dogs", str(found.model_sha256)))
-            assert bento_store.is_whole(champion.read().bento_tag)
+            assert bento_store.is_whole(pin.read().bento_tag)
             assert not dies(command, *(again or words), before=NEVER)
             yield number
     assert number >= LEAST

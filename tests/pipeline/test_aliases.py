@@ -10,9 +10,11 @@ from threading import Thread
 import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, NAME, aliases, promoted, registered
-from training import bento_store, champion
-from training.aliases import JOURNAL_TAG, LOCK_EXPIRES_S, LOCK_TAG, Move, lock, pin, repair, settle
-from training.mlflow_store import Registry, RegistryError
+from training.model import pin as pin_file
+from training.model import tracking
+from training.registry import bento_store
+from training.registry.aliases import JOURNAL_TAG, LOCK_EXPIRES_S, LOCK_TAG, Move, lock, pin, repair, settle
+from training.registry.mlflow_store import Registry, RegistryError
 
 
 def test_an_unfinished_move_is_rolled_forward_with_its_pin_and_tags(project: Path) -> None:
@@ -21,24 +23,24 @@ def test_an_unfinished_move_is_rolled_forward_with_its_pin_and_tags(project: Pat
     registry = Registry(NAME)
     move = Move(version.number, "1", None, {version.number: {"promoted_because": "a test"}})
     registry.set_tag(JOURNAL_TAG, json.dumps(vars(move)))
-    assert champion.has_unfinished_move(NAME, registry.uri)
+    assert tracking.has_unfinished_move(NAME, registry.uri)
     assert repair(registry)
     assert aliases() == {"champion": version.number, "previous": "1"}
-    assert champion.read().mlflow_version == version.number
+    assert pin_file.read().mlflow_version == version.number
     assert registry.version(version.number).tags["promoted_because"] == "a test"
-    assert not champion.has_unfinished_move(NAME, registry.uri)
+    assert not tracking.has_unfinished_move(NAME, registry.uri)
     assert not repair(registry)
 
 
 def test_the_pin_is_left_alone_where_the_bento_store_lacks_the_model(project: Path) -> None:
     promoted(project, **FAIR)
-    before = champion.read()
+    before = pin_file.read()
     version = registered(project, **GOOD)
     bento_store.delete(version.bento_tag)
     registry = Registry(NAME)
     registry.set_alias("champion", version.number)
     assert pin(registry) is None
-    assert champion.read() == before
+    assert pin_file.read() == before
 
 
 def test_the_lock_keeps_a_second_command_of_this_folder_out(project: Path) -> None:
@@ -90,7 +92,7 @@ def test_the_lock_of_a_dead_machine_expires_and_that_of_a_dead_command_here_does
 
 def test_two_movers_never_hold_the_lock_together(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from two machines: each with a file lock of its own, both with the same registry."""
-    import training.aliases as module
+    import training.registry.aliases as module
 
     registered(project)
     inside, most, turns = 0, 0, 0

@@ -36,7 +36,8 @@ MADE = shutil.ignore_patterns(
     "__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare"
 )
 ODD = {"HOME": "/proc/nowhere", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
-NOT_KEPT = ("MLFLOW", "BENTOML", "LANG", "LC_", "XDG_", "PYTHONUTF8", "PYTHONIOENCODING")
+# Bytecode is written, as on most machines: folders that DVC watches must not change by it.
+NOT_KEPT = ("MLFLOW", "BENTOML", "LANG", "LC_", "XDG_", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import pytest
 
 from tests.pipeline.acting import NAME, POOR, promoted
 from tests.pipeline.conftest import enter
-from training import moved, registry
-from training.mlflow_store import Registry
+from training.registry import __main__ as registry
+from training.registry import moved
+from training.registry.mlflow_store import Registry
 
 
 def files(folder: Path) -> dict[Path, int]:

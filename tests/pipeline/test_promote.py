@@ -11,9 +11,12 @@ import pytest
 from tests.pipeline.acting import FAIR, GOOD, NAME, POOR, aliases, promoted, registered
 from tests.pipeline.dying import deaths_from_here, state
 from tests.tiny import tiny_export
-from training import bento_store, champion, params, promote
-from training.mlflow_store import Registry, RegistryError
-from training.verdict import VERDICT_FILE
+from training import params, promote
+from training.gate.verdict import VERDICT_FILE
+from training.model import pin as pin_file
+from training.model import tracking
+from training.registry import bento_store
+from training.registry.mlflow_store import Registry, RegistryError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -31,10 +34,10 @@ def test_the_first_version_becomes_champion_through_the_gate(project: Path) -> N
     assert outcome.verdict is not None
     assert outcome.verdict.gate == "pass"
     assert aliases() == {"champion": "1"}
-    pin = champion.read()
+    pin = pin_file.read()
     version = Registry(NAME).version("1")
     assert (pin.mlflow_version, pin.run_id, pin.bento_tag) == ("1", version.run_id, version.bento_tag)
-    champion.check_against_registry(pin, project)
+    tracking.check_against_registry(pin, project)
 
 
 def test_a_better_candidate_is_promoted(project: Path) -> None:
@@ -42,16 +45,16 @@ def test_a_better_candidate_is_promoted(project: Path) -> None:
     outcome = promoted(project, **GOOD)
     assert outcome.sentence().startswith("promoted: version 2")
     assert aliases() == {"champion": "2", "previous": "1"}
-    assert champion.read().mlflow_version == "2"
+    assert pin_file.read().mlflow_version == "2"
 
 
 def test_a_worse_candidate_is_kept_out_and_the_verdict_is_written(project: Path) -> None:
     promoted(project, **GOOD)
-    pin = champion.PIN_FILE.read_bytes()
+    pin = pin_file.PIN_FILE.read_bytes()
     outcome = promoted(project, **POOR)
     assert outcome.kept_out
     assert aliases() == {"champion": "1", "challenger": "2"}
-    assert champion.PIN_FILE.read_bytes() == pin
+    assert pin_file.PIN_FILE.read_bytes() == pin
     verdict = json.loads(VERDICT_FILE.read_text())
     assert (verdict["gate"], verdict["passed"]) == ("fail", False)
     assert {"never worse", "reason to move"} <= {c["name"] for c in verdict["checks"] if not c["passed"]}
@@ -89,7 +92,7 @@ def test_a_failed_first_model_fails_the_pipeline_too(project: Path, monkeypatch:
     registered(project, **POOR)
     assert run(monkeypatch, "--in-pipeline", "--min-accuracy", "0.99") == 1
     assert aliases() == {"challenger": "1"}
-    assert not champion.PIN_FILE.exists()
+    assert not pin_file.PIN_FILE.exists()
 
 
 def test_force_is_recorded(project: Path) -> None:
@@ -108,23 +111,23 @@ def test_a_second_verdict_on_the_same_question_is_recalled(project: Path, monkey
     first = promoted(project, **POOR).verdict
     monkeypatch.setattr(promote, "promote", lambda *_: pytest.fail("judged again"))
     folder = tiny_export(project, **POOR)
-    known = promote.foregone(folder, params.load())
+    known = promote.already_decided(folder, params.load())
     assert known is not None
     assert known.verdict == first
     other = params.load()
     other = other.model_copy(update={"promote": other.promote.model_copy(update={"seed": 2})})
-    assert promote.foregone(folder, other) is None
+    assert promote.already_decided(folder, other) is None
 
 
-def test_nothing_is_foregone_where_the_pin_disagrees(project: Path) -> None:
+def test_nothing_is_decided_where_the_pin_disagrees(project: Path) -> None:
     promoted(project, **GOOD)
     folder = tiny_export(project, **GOOD)
-    assert promote.foregone(folder, params.load()) is not None
-    pin = champion.read()
-    champion.write(champion.Champion(**{**vars(pin), "mlflow_version": "9"}))
-    assert promote.foregone(folder, params.load()) is None
+    assert promote.already_decided(folder, params.load()) is not None
+    pin = pin_file.read()
+    pin_file.write(pin_file.Champion(**{**vars(pin), "mlflow_version": "9"}))
+    assert promote.already_decided(folder, params.load()) is None
     assert promote.promote(folder, params.load()).verdict is None
-    assert champion.read() == pin
+    assert pin_file.read() == pin
 
 
 def test_an_unregistered_candidate_names_the_command(project: Path) -> None:
@@ -160,6 +163,6 @@ def test_killed_before_any_change_the_next_run_repairs(project: Path) -> None:
     version = registered(project, **GOOD)
     for _ in deaths_from_here("promote"):
         assert state().aliases == {"champion": version.number, "previous": "1"}
-        assert champion.JOURNAL_TAG not in state().marks
-        assert champion.read().mlflow_version == version.number
+        assert tracking.JOURNAL_TAG not in state().marks
+        assert pin_file.read().mlflow_version == version.number
         assert VERDICT_FILE.is_file()

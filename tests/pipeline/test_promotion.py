@@ -9,13 +9,14 @@ import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, NAME, promoted, registered
 from tests.pipeline.test_promote import run
-from training import champion, registry
-from training.champion import PROMOTION_FILE, read_promotion
-from training.mlflow_store import Registry
+from training.model import pin
+from training.model.pin import PROMOTION_FILE, read_promotion
+from training.registry import __main__ as registry
+from training.registry.mlflow_store import Registry
 
 
 def test_the_record_is_of_the_pinned_model_with_its_verdict_and_former_champions(two: Path) -> None:
-    record = read_promotion(champion.read().model_sha256)
+    record = read_promotion(pin.read().model_sha256)
     assert record is not None
     assert record["champion"]["version"] == "2"
     assert record["champion"]["promoted_because"] == "passed the gate"
@@ -28,7 +29,7 @@ def test_the_record_is_of_the_pinned_model_with_its_verdict_and_former_champions
 
 def test_after_a_rollback_it_tells_why(two: Path) -> None:
     registry.rollback(Registry(NAME), "it confused horses")
-    record = read_promotion(champion.read().model_sha256)
+    record = read_promotion(pin.read().model_sha256)
     assert record is not None
     assert record["champion"]["promoted_because"] == "rollback: it confused horses"
     assert record["verdict"]["candidate"]["version"] == "1"
@@ -57,4 +58,4 @@ def test_a_lost_record_is_written_again_by_the_next_promote(two: Path, monkeypat
 def test_a_record_of_another_model_is_none(two: Path) -> None:
     assert read_promotion("0" * 64) is None
     PROMOTION_FILE.write_text("{")
-    assert read_promotion(champion.read().model_sha256) is None
+    assert read_promotion(pin.read().model_sha256) is None

@@ -19,12 +19,16 @@ import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, NAME, promoted
 from tests.service.server import free_port
-from tests.unit.test_signing import key_pair
-from training import bento_store, champion, deployments, params, pull, register, registry
-from training.champion import ChampionError
-from training.deployments import Deployment
-from training.inference import ModelFolderError
-from training.mlflow_store import Registry, RegistryError
+from tests.unit.model.test_signing import key_pair
+from training import params, register
+from training.model import pin as pin_file
+from training.model import tracking
+from training.model.folder import ModelFolderError
+from training.model.pin import ChampionError
+from training.registry import __main__ as registry
+from training.registry import bento_store, deployments, pull
+from training.registry.deployments import Deployment
+from training.registry.mlflow_store import Registry, RegistryError
 
 NONE = "nothing may be imported"
 
@@ -99,13 +103,13 @@ def stored() -> list[Path]:
 
 def test_the_champion_arrives_verified_and_pinned(clone: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
     registry.main(["pull"])
-    pin = champion.read()
+    pin = pin_file.read()
     assert (pin.mlflow_version, pin.tracking_uri) == ("2", server)
     folder = bento_store.find(pin.bento_tag)
     assert folder is not None
     assert folder.sha256 == pin.model_sha256
     assert bento_store.metadata(pin.bento_tag)["mlflow_run_id"] == pin.run_id
-    champion.check_against_registry(pin, clone)
+    tracking.check_against_registry(pin, clone)
     registry.main(["status"])
     assert "agree" in capsys.readouterr().out
 
@@ -130,8 +134,8 @@ def test_a_rerun_on_the_second_machine_needs_no_mlflow(clone: Path, trained: Pat
     folder = bento_store.find(version.bento_tag)
     assert folder is not None
     assert register.registered(folder, NAME, None) == register.Record.of(version)
-    assert champion.registered_version(NAME, "0" * 64, Registry(NAME).uri) is None
-    assert champion.registered_version("other", version.sha256, Registry(NAME).uri) is None
+    assert tracking.registered_version(NAME, "0" * 64, Registry(NAME).uri) is None
+    assert tracking.registered_version("other", version.sha256, Registry(NAME).uri) is None
 
 
 def test_a_deployment_noted_at_the_registry_is_told_on_every_machine(
@@ -159,9 +163,9 @@ def test_a_deployment_noted_at_the_registry_is_told_on_every_machine(
     told = capsys.readouterr().out
     assert all(word in told for word in ("k8s/production", "2026-01-07", "ci", "sha256:aaaa", "deployed"))
     assert deployments.tags_in_use(deployments.known(tags)) == {version.bento_tag}
-    with pytest.raises(champion.RegistryUnreachableError, match="no registered model other"):
+    with pytest.raises(tracking.RegistryUnreachableError, match="no registered model other"):
         deployments.share(made, "other", server)
-    with pytest.raises(champion.RegistryUnreachableError, match="cannot be asked"):
+    with pytest.raises(tracking.RegistryUnreachableError, match="cannot be asked"):
         deployments.share(made, NAME, f"http://127.0.0.1:{free_port()}")
 
 
@@ -171,9 +175,9 @@ def test_the_pin_is_refused_when_the_server_has_another_champion(clone: Path) ->
     here.set_alias("champion", "1")
     try:
         with pytest.raises(ChampionError, match=r"pins version 2 .* is version 1"):
-            champion.check_against_registry(champion.read(), clone)
+            tracking.check_against_registry(pin_file.read(), clone)
         pull.pull_champion(here)
-        assert champion.read().mlflow_version == "1"
+        assert pin_file.read().mlflow_version == "1"
     finally:
         here.set_alias("champion", "2")
 
@@ -208,7 +212,7 @@ def test_a_flipped_byte_is_refused(clone: Path, trained: Path) -> None:
     finally:
         path.write_bytes(good)
     assert stored() == [], NONE
-    assert not champion.PIN_FILE.exists()
+    assert not pin_file.PIN_FILE.exists()
 
 
 def test_an_exchanged_model_is_refused(clone: Path, trained: Path) -> None:
@@ -287,5 +291,5 @@ def test_the_gate_and_rollback_work_on_the_server(clone: Path) -> None:
     here = Registry(NAME)
     assert here.aliases()["champion"] == "2"
     assert registry.rollback(here, "test").startswith("version 1")
-    assert champion.read().mlflow_version == "1"
+    assert pin_file.read().mlflow_version == "1"
     assert params.load().register_.name == here.name

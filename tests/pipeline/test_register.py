@@ -10,10 +10,12 @@ from mlflow.utils.validation import _validate_metric_name
 from tests.pipeline.acting import GOOD, NAME, registered
 from tests.pipeline.dying import dies
 from tests.tiny import tiny_export, tiny_model_folder, tiny_picture
-from training import bento_store, params, register
-from training.inference import Classifier, ModelFolder, ModelFolderError
-from training.mlflow_store import Registry
+from training import params, register
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder, ModelFolderError
 from training.register import NotReadyError, metric_name
+from training.registry import bento_store
+from training.registry.mlflow_store import Registry
 
 
 def counts() -> tuple[int, int, int]:
@@ -85,7 +87,7 @@ def test_mlflow_loads_the_model_and_predicts_picture_bytes(project: Path) -> Non
 def test_a_class_called_like_the_column_of_the_answer(tmp_path: Path) -> None:
     from mlflow.pyfunc.model import PythonModelContext
 
-    from training.mlflow_model import PictureClassifier
+    from training.registry.mlflow_model import PictureClassifier
 
     folder = tiny_model_folder(tmp_path / "model", ("cat", "label"))
     context = PythonModelContext({"model": str(folder.path)}, None)

@@ -13,10 +13,12 @@ from PIL import Image
 from tests.pipeline.acting import FAIR, GOOD, NAME, POOR, aliases, promoted, registered
 from tests.pipeline.dying import deaths_from_here, state
 from tests.tiny import tiny_picture
-from training import bento_store, champion, deployments, registry, status
-from training.deployments import Deployment
-from training.inference import Classifier
-from training.mlflow_store import Registry, RegistryError
+from training.model import pin, tracking
+from training.model.classifier import Classifier
+from training.registry import __main__ as registry
+from training.registry import bento_store, deployments, status
+from training.registry.deployments import Deployment
+from training.registry.mlflow_store import Registry, RegistryError
 
 Command = Callable[..., tuple[int, str]]
 
@@ -38,7 +40,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 def answers() -> bytes:
     """What a service that reads the pin would answer, bit for bit."""
-    folder = bento_store.find(champion.read().bento_tag)
+    folder = bento_store.find(pin.read().bento_tag)
     assert folder is not None
     return Classifier(folder).predict_bytes([tiny_picture(label, 7) for label in (0, 1)]).tobytes()
 
@@ -47,30 +49,30 @@ def test_status_of_a_healthy_registry(two: Path, command: Command) -> None:
     code, text = command("status")
     assert code == 0
     rows = {line.split()[0]: line.split()[1:4] for line in text.splitlines()[1:4]}
-    assert rows["champion"] == ["2", champion.read().bento_tag, "yes"]
+    assert rows["champion"] == ["2", pin.read().bento_tag, "yes"]
     assert rows["previous"][0] == "1"
     assert rows["challenger"][0] == "-"
 
 
 def break_pin() -> None:
-    champion.write(champion.Champion(**{**vars(champion.read()), "mlflow_version": "1"}))
+    pin.write(pin.Champion(**{**vars(pin.read()), "mlflow_version": "1"}))
 
 
 def lose_pin() -> None:
-    champion.PIN_FILE.unlink()
+    pin.PIN_FILE.unlink()
 
 
 def lose_model() -> None:
-    bento_store.delete(champion.read().bento_tag)
+    bento_store.delete(pin.read().bento_tag)
 
 
 def change_model() -> None:
-    card = bento_store.path_of(champion.read().bento_tag) / "model_card.json"
+    card = bento_store.path_of(pin.read().bento_tag) / "model_card.json"
     card.write_text(card.read_text() + " ")
 
 
 def change_metadata() -> None:
-    description = bento_store.path_of(champion.read().bento_tag) / "model.yaml"
+    description = bento_store.path_of(pin.read().bento_tag) / "model.yaml"
     description.write_text(description.read_text().replace("mlflow_version: '2'", "mlflow_version: '7'"))
 
 
@@ -125,7 +127,7 @@ def service() -> Iterator[str]:
 
 
 def test_status_asks_the_running_service(two: Path, command: Command, service: str) -> None:
-    Health.body = json.dumps({"model": {"bento_tag": champion.read().bento_tag}}).encode()
+    Health.body = json.dumps({"model": {"bento_tag": pin.read().bento_tag}}).encode()
     code, text = command("status", "--url", service)
     assert (code, f"at {service}" in text) == (0, True)
     Health.body = json.dumps({"model": {"bento_tag": "cats-vs-dogs:old"}}).encode()
@@ -201,7 +203,7 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(two: Path, command: C
 def test_rollback_brings_a_lost_model_back_first(two: Path, command: Command) -> None:
     bento_store.delete(Registry(NAME).version("1").bento_tag)
     command("rollback", "--reason", "test")
-    assert champion.read().mlflow_version == "1"
+    assert pin.read().mlflow_version == "1"
     assert answers()
 
 
@@ -215,9 +217,9 @@ def test_rollback_needs_a_former_champion_and_a_reason(project: Path, command: C
 def test_rollback_killed_before_any_change_is_finished_by_the_next_command(two: Path) -> None:
     for _ in deaths_from_here("registry", "rollback", "--reason", "test", again=("list",)):
         left = state()
-        assert champion.JOURNAL_TAG not in left.marks
+        assert tracking.JOURNAL_TAG not in left.marks
         assert left.aliases in ({"champion": "1", "challenger": "2"}, {"champion": "2", "previous": "1"})
-        assert champion.read().mlflow_version == left.aliases["champion"]
+        assert pin.read().mlflow_version == left.aliases["champion"]
 
 
 def test_trace_leads_from_an_answer_to_pictures_and_commit(two: Path, command: Command) -> None:

@@ -17,10 +17,12 @@ from tests.pipeline.acting import FAIR, GOOD, POOR, promoted, registered
 from tests.service.server import ROOT, Server, copy_project, environment
 from tests.service.test_startup import make_bento, refusal
 from tests.tiny import tiny_picture
-from tests.unit.test_signing import key_pair
-from training import bento_store, champion, registry
-from training.mlflow_store import Registry
-from training.signing import sign
+from tests.unit.model.test_signing import key_pair
+from training.model import pin
+from training.model.signing import sign
+from training.registry import __main__ as registry
+from training.registry import bento_store
+from training.registry.mlflow_store import Registry
 
 PICTURES = [tiny_picture(number % 2, 500 + number) for number in range(6)]
 
@@ -60,15 +62,15 @@ def test_served_answers_follow_the_alias_and_return_bit_for_bit(served: Path) ->
 def test_a_bento_keeps_its_model_whatever_becomes_champion(served: Path) -> None:
     """Also with the registry in reach: a deployed Bento must start again after the next promotion."""
     promoted(served, **FAIR)
-    pinned = champion.read()
+    pinned = pin.read()
     built = make_bento(served)
     promoted(served, **GOOD)
-    assert champion.read().bento_tag != pinned.bento_tag
+    assert pin.read().bento_tag != pinned.bento_tag
     description = yaml.safe_load((built / "bento.yaml").read_text())
     [service] = description["services"]
     assert [model["tag"] for model in service["models"]] == [pinned.bento_tag]
     assert description["labels"]["verdict"] == f"runs:/{pinned.run_id}/gate/verdict.json"
-    assert champion.read(built / "src/models/champion.json") == pinned
+    assert pin.read(built / "src/models/champion.json") == pinned
     assert built.name in str(bento_store.bentos()[pinned.bento_tag])
     server = Server.start(built / "src", served / "home", MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
     try:
@@ -98,7 +100,7 @@ def test_what_would_not_be_served_is_not_built(served: Path) -> None:
     MlflowClient().set_registered_model_alias("cats-vs-dogs", "champion", "2")
     assert "is version 2" in refused_build(served)
     MlflowClient().set_registered_model_alias("cats-vs-dogs", "champion", "1")
-    stored = bento_store.path_of(champion.read().bento_tag) / "model.onnx"
+    stored = bento_store.path_of(pin.read().bento_tag) / "model.onnx"
     stored.write_bytes(stored.read_bytes()[:-1] + b"?")
     assert "model.onnx was changed" in refused_build(served)
     assert not list((served / "home/bentos").glob("*/*/bento.yaml"))
@@ -118,7 +120,7 @@ def test_a_signature_is_demanded_at_start_where_a_key_is_configured(served: Path
     private, public = key_pair(tmp_path, "key")
     where = {"MODEL_PUBLIC_KEY": str(public), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
     assert "is not signed, but MODEL_PUBLIC_KEY demands it" in refusal(served, **where)
-    folder = bento_store.find(champion.read().bento_tag)
+    folder = bento_store.find(pin.read().bento_tag)
     assert folder is not None
     sign(folder.path, private)
     server = Server.start(served, served / "home", **where)

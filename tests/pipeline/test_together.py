@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from data.manifest import CACHE_FOLDER, Manifest
 from tests import killing
 from tests.pipeline.together import RECIPES, averaged, settings
 from tests.tiny import SOURCE, tiny_project
-from training.augment import to_channels
-from training.dataset import CACHE_FOLDER, Manifest
-from training.distributed import ALONE
-from training.fit import read_history
-from training.models import build
+from training.fit.architectures import build
+from training.fit.augment import to_channels
+from training.fit.distributed import ALONE
+from training.fit.loop import read_history
 from training.train import Split, preprocessing, train
 
 NOISE = 0.08  # in accuracy on 100 pictures: two standard errors at 0.9, and a little

@@ -19,14 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
+from data.manifest import CACHE_FOLDER, Manifest
 from tests import killing
 from tests.tiny import tiny_data, tiny_project
 from training import export
-from training.command import run_command
-from training.dataset import CACHE_FOLDER, Manifest
-from training.inference import Classifier, ModelFolder
-from training.properties import PROPERTIES
-from training.reference import REFERENCE_FILE, Reference
+from training.common.command import run_command
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+from training.model.properties import PROPERTIES
+from training.model.reference import REFERENCE_FILE, Reference
 
 QUICK = ("--architecture", "cnn", "--image-size", "32", "--epochs", "2", "--batch-size", "16")
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import params
-from training.distributed import World, joined
+from training.fit.distributed import World, joined
 from training.train import train
 
 FROM_SCRATCH = {"architecture": "cnn", "image_size": 32, "epochs": 8, "batch_size": 16}

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from tests.tiny import tiny_model_folder
-from training.champion import PIN_FILE, Champion, write
+from training.model.pin import PIN_FILE, Champion, write
 
 ROOT = Path(__file__).parent.parent.parent
 READY_S = 30.0

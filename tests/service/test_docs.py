@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from tests.parts import schemathesis
 from tests.service.server import Server
-from training.serving.docs import PROBLEMS
+from training.serving.api.docs import PROBLEMS
 from training.serving.errors import PICTURE_STATUS
 
 
@@ -90,15 +90,15 @@ def codes(pattern: str, *names: str) -> set[str]:
 
 
 def test_every_error_code_of_the_source_is_documented() -> None:
-    names = ("errors", "requests", "multipart", "edge", "feedback", "feedback_store", "protocol")
-    modules = [f"serving/{name}" for name in names]
+    names = ("api/requests", "api/multipart", "api/edge", "api/feedback", "records/feedback_store")
+    modules = [f"serving/{name}" for name in ("errors", *names, "connections/protocol")]
     found = codes(r'Fault\(\s*\d+, "(\w+)"', *modules) | codes(r'\d+: \("(\w+)"', *modules)
     assert len(found) > 15
     assert all(any(re.search(rf"\b{code}\b", text) for text in PROBLEMS.values()) for code in found)
 
 
 def test_every_error_code_of_a_picture_is_documented_with_its_status() -> None:
-    found = codes(r'PictureError\(\s*"(\w+)"', "preprocess")
+    found = codes(r'PictureError\(\s*"(\w+)"', "model/preprocess")
     assert len(found) >= 7
     assert found >= set(PICTURE_STATUS)
     for code in found:

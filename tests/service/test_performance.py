@@ -17,12 +17,13 @@ import pytest
 
 from data.errors import DataError
 from monitoring import drift, performance, request_log
+from monitoring.judged import Judged
 from tests.service.server import ROOT, Server, copy_project, make_champion
 from tests.service.test_load import locust
 from tests.service.test_smoke import smoke
 from tests.tiny import tiny_model_folder, tiny_picture
-from training.inference import ModelFolder
-from training.serving.feedback_store import interval
+from training.common.intervals import wilson_corrected
+from training.model.folder import ModelFolder
 
 
 @pytest.fixture
@@ -186,7 +187,8 @@ def test_of_train_and_test_only_the_latter_is_scored(
     run(model.path, tree, "--report", str(page))
     told = f"{tree}, its folder test only"
     out = capsys.readouterr().out
-    assert f"pictures of {told}" in out and "61 pictures" in out
+    assert f"pictures of {told}" in out
+    assert "61 pictures" in out
     assert told in page.read_text()
 
 
@@ -215,8 +217,8 @@ def test_of_many_refused_files_the_first_few_are_named(
 
 def test_the_interval_is_that_of_live_accuracy() -> None:
     rows = pd.DataFrame({"label": ["cat"] * 4, "prediction": ["cat", "cat", "dog", "dog"]})
-    judged = performance.Judged(None, "the model offline", "pictures", rows)  # type: ignore[arg-type]
-    assert judged.interval == interval(2, 4)
+    judged = Judged(None, "the model offline", "pictures", rows)  # type: ignore[arg-type]
+    assert judged.interval == wilson_corrected(2, 4)
 
 
 def test_only_few_pictures_may_differ() -> None:

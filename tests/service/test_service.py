@@ -17,8 +17,9 @@ from PIL import Image
 from tests.service.pictures import encode, good_kinds, sideways
 from tests.service.server import Server, batch_sizes, copy_project
 from tests.tiny import tiny_model_folder, tiny_picture
-from training.champion import PIN_FILE, read
-from training.inference import Classifier, ModelFolder
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+from training.model.pin import PIN_FILE, read
 
 
 @pytest.fixture(scope="module")

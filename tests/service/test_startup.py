@@ -17,8 +17,8 @@ import pytest
 from tests.service.server import Server, children, copy_project, environment
 from tests.service.test_watch import scrape
 from tests.tiny import tiny_model_folder
-from training.inference import write_sums
-from training.serving.metrics import CODES
+from training.model.folder import write_sums
+from training.serving.records.metrics import CODES
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_bento_is_built_with_the_pinned_model_and_without_training_code(own: P
     (own / "models/promotion.json").write_text("{}")
     built = make_bento(own)
     files = {path.relative_to(built / "src").as_posix() for path in (built / "src").rglob("*.py")}
-    assert {"service.py", "training/inference.py", "training/serving/engine.py"} <= files
+    assert {"service.py", "training/model/classifier.py", "training/serving/engine.py"} <= files
     assert (built / "src/models/promotion.json").is_file()
     assert (built / "src/training/serving/ui/index.html").is_file()
     assert not files & {"training/train.py", "training/promote.py"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from training.champion import PIN_FILE, PROMOTION_FILE, read
+from training.model.pin import PIN_FILE, PROMOTION_FILE, read
 
 
 def test_pages_are_served_with_their_policy_and_count_for_no_metric(client: httpx.Client) -> None:

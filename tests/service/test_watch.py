@@ -18,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring import request_log
 from tests.service.pictures import encode
-from training.inference import Classifier, ModelFolder
-from training.preprocess import load
-from training.properties import PROPERTIES, measure
-from training.reference import Reference
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+from training.model.preprocess import load
+from training.model.properties import PROPERTIES, measure
+from training.model.reference import Reference
 
 KEYS = {
     *("time", "request_id", "name", "version", "model_sha256", "label", "predicted", "reason", "confidence"),

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from monitoring.feedback import export, latest
 from tests.service.server import Server, children
 from tests.service.test_watch import say, scrape
-from training.serving.log_files import request_files
+from training.serving.records.log_files import request_files
 
 WORKERS = 8
 

@@ -15,7 +15,7 @@ for name in {" ".join(ABSENT)}; do ! command -v $name || exit 1; done
 ! ls ../shared 2> /dev/null || exit 2
 ! mkdir -p "$HOME" 2> /dev/null || exit 3
 ! git commit --quiet --allow-empty --message x 2> /dev/null || exit 4
-make --question .venv/installed || exit 5
+[ -z "$(make --silent install 2>&1)" ] || exit 5
 .venv/bin/python -c 'import pytest' || exit 6
 env | cut -d = -f 1 | sort
 exit 7

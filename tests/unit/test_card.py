@@ -61,9 +61,9 @@ def test_a_class_may_be_called_anything(tmp_path: Path) -> None:
 
 
 def test_the_card_in_the_repository_is_of_the_model_that_the_pipeline_makes() -> None:
-    text = (ROOT / "training/MODEL_CARD.md").read_text()
+    text = (ROOT / "training/gate/MODEL_CARD.md").read_text()
     for name in ("accuracy", "log_loss", "roc_auc", "calibration_error"):
-        assert f"| {FIGURES[name]:.4f} |" in text, f"{name}: python -m training.card --out training/MODEL_CARD.md"
+        assert f"| {FIGURES[name]:.4f} |" in text, f"{name}: python -m training.card --out training/gate/MODEL_CARD.md"
     assert re.findall(r"^\| is \w+ \| (.+) \|$", text, re.MULTILINE) == [
         " | ".join(str(value) for value in row) for row in FIGURES["confusion_matrix"]
     ]

@@ -1,4 +1,4 @@
-"""install.py with real environments, pip and uv; what is installed are empty packages, from folders of wheels."""
+"""training/install.py with real environments, pip and uv; the packages are empty ones, from folders of wheels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import install
+from training import install
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = str(getattr(sys, "_base_executable", sys.executable))
@@ -54,9 +54,9 @@ def row(path: Path) -> str:
 
 
 def project(folder: Path, wheels: Path) -> Path:
-    """install.py with locks of the three packages in `locked`."""
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "install.py", folder)
+    """training/install.py with locks of the three packages in `locked`."""
+    (folder / "training").mkdir(parents=True)
+    shutil.copy(ROOT / "training/install.py", folder / "training")
     shutil.copy(ROOT / "Makefile", folder)
     rows = {path.name.split("-")[0]: row(path) for path in (wheels / "locked").iterdir()}
     (folder / install.TORCH_LOCK).write_text(rows["torch"] + rows["torchvision"])
@@ -154,12 +154,7 @@ def test_a_file_that_is_not_the_locked_one_ends_it_and_the_next_call_goes_on(cop
     assert installed(copied) == LOCKED | {"other": "2.0"}
 
 
-no_device = pytest.mark.skipif(
-    sys.platform != "linux" or install.has_nvidia(), reason="where CUDA is of no use: Linux without an NVIDIA device"
-)
-
-
-@no_device
+@pytest.mark.needs("no-nvidia")
 def test_without_cpu_builds_it_says_how_large_the_others_are(copied: Path, wheels: Path) -> None:
     (copied / install.LOCK).write_text(row(wheels / "newer/other-3.0-py3-none-any.whl"))
     places = (wheels / "locked", wheels / "newer")
@@ -172,7 +167,7 @@ def test_without_cpu_builds_it_says_how_large_the_others_are(copied: Path, wheel
     assert installed(copied) == LOCKED | {"other": "3.0"}
 
 
-@no_device
+@pytest.mark.needs("no-nvidia")
 def test_without_a_device_cpu_builds_are_taken_where_pip_knows_them(wheels: Path, tmp_path: Path) -> None:
     """By uv, if it is there."""
     folder = project(tmp_path / "project", wheels)

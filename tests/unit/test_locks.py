@@ -6,11 +6,9 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import install
+from training import install
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -123,26 +121,16 @@ def test_the_pythons_are_the_same_everywhere() -> None:
     assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text()
 
 
-@pytest.fixture(scope="module")
-def resolver() -> Callable[..., str]:
-    """uv, asked for wheels of the locks; skips where it is not there or reaches no package index."""
-    program = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("uv is not installed: make install")
-
-    def ask(*words: str, given: str = "") -> str:
-        """What it says of what it cannot do; empty if it can do all."""
-        environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_HTTP_RETRIES": "1"}
-        command = [program, "pip", *words]
-        done = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=200)
-        return "" if done.returncode == 0 else done.stderr
-
-    if said := ask("compile", "--quiet", "--no-deps", "-", given="wheel"):
-        pytest.skip(f"no package index answers uv: {said.strip().splitlines()[-1]}")
-    return ask
+def resolver(*words: str, given: str = "") -> str:
+    """What uv says of what it cannot resolve to wheels of the locks; empty if it can do all."""
+    environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_HTTP_RETRIES": "1"}
+    command = [str(Path(sys.executable).parent / "uv"), "pip", *words]
+    done = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=200)
+    return "" if done.returncode == 0 else done.stderr
 
 
-def test_every_platform_and_python_finds_wheels(resolver: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.needs("package-index")
+def test_every_platform_and_python_finds_wheels(tmp_path: Path) -> None:
     """Three at a time: all three locks for a platform and Python in one question."""
     always = ["install", "--dry-run", "--no-deps", "--require-hashes", "--python", sys.executable]
     always += ["--target", str(tmp_path), "--only-binary", ":all:"]
@@ -159,7 +147,7 @@ def test_every_platform_and_python_finds_wheels(resolver: Callable[..., str], tm
     assert {pair: answer for pair, answer in answers.items() if answer} == {}
 
 
-def test_a_version_without_wheels_is_found(resolver: Callable[..., str], tmp_path: Path) -> None:
+def test_a_version_without_wheels_is_found(tmp_path: Path) -> None:
     words = ["install", "--dry-run", "--no-deps", "--python", sys.executable, "--target", str(tmp_path)]
     words += ["--only-binary", ":all:", "--python-version", "3.13", "--python-platform"]
     assert resolver(*words, PLATFORMS["Linux x86-64"], "cykooz-resizer==4.0.1") == ""

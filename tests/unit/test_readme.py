@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from tests import parts
-from training import registry
+from training.registry import __main__ as registry
 
 ROOT = Path(__file__).parent.parent.parent
 OURS = ("data", "k8s", "monitoring", "tests", "training")  # folders with code, as far as they are there
@@ -38,6 +38,9 @@ PAGES = sorted(
     if path.relative_to(ROOT).parts[0] in (path.name, ".github", *OURS)
 )
 CODE = (".py", ".js", ".json", ".yaml", ".yml", ".cfg")
+MIRRORS = {
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/unit").glob("*/")
+}  # told of in tests/unit/README.md
 SCREEN = 85  # lines, more or less
 LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
 # Programs that the project does not bring. They are not looked for: which of them a machine has must not matter.
@@ -188,7 +191,8 @@ def folders() -> list[str]:
         if path.suffix in CODE
     )
     return sorted(
-        {name for name, files in counts.items() if files > 2 and name in (*OURS, *tracked())} | {"data/sample"}
+        {name for name, files in counts.items() if files > 2 and name in (*OURS, *tracked()) and name not in MIRRORS}
+        | {"data/sample"}
     )
 
 

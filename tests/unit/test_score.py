@@ -16,8 +16,9 @@ from data.errors import DataError
 from tests import killing
 from tests.tiny import tiny_model_folder, tiny_picture
 from training import score as module
-from training.inference import Classifier, ModelFolder
-from training.score import CHUNK, Picture, find, labelled, listed, replace, score, summary, table_file
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+from training.score import CHUNK, PictureFile, find, labelled, listed, replace, score, summary, table_file
 
 CLASSES = ("cat", "dog")
 RENAME = {"cats": "cat", "dogs": "dog"}
@@ -86,11 +87,11 @@ def test_a_manifest_lists_pictures_with_labels_or_without(pictures: Path, tmp_pa
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,class,split\npictures/cats/1.png,cat,test\npictures/dogs/2.png,,test\n")
     assert find(manifest, None, RENAME, CLASSES) == [
-        Picture(pictures / "cats/1.png", "cat"),
-        Picture(pictures / "dogs/2.png", None),
+        PictureFile(pictures / "cats/1.png", "cat"),
+        PictureFile(pictures / "dogs/2.png", None),
     ]
     manifest.write_text("path\n1.png\n")
-    assert listed(manifest, pictures / "cats") == [Picture(pictures / "cats/1.png", None)]
+    assert listed(manifest, pictures / "cats") == [PictureFile(pictures / "cats/1.png", None)]
 
 
 @pytest.mark.parametrize("text", ["", "path\n", "file\na.png\n", "label,path\ncat\n"])
@@ -102,7 +103,7 @@ def test_a_manifest_without_paths_is_told(text: str, tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_told_before_anything_is_scored(folder: ModelFolder, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.png cannot be read .*--root"):
-        score(folder, [Picture(tmp_path / "gone.png", None)])
+        score(folder, [PictureFile(tmp_path / "gone.png", None)])
     with pytest.raises(DataError, match="is not a folder"):
         find(tmp_path / "gone", None, RENAME, CLASSES)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from training.inference import Classifier, ModelFolder, ModelFolderError
-from training.signing import verify_if_configured
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder, ModelFolderError
+from training.model.signing import verify_if_configured
 
 
 def check(path: Path, model_sha256: str) -> None:

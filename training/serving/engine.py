@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.inference import Classifier, ModelFolder, usable_cores
-from training.reference import Reference
+from training.common.cores import usable_cores
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+from training.model.reference import Reference
 from training.serving.threads import Threads
 
 OUTPUTS = ("probabilities", "novelty", "activation", "embedding")

@@ -11,11 +11,12 @@ from typing import TypeVar
 import fsspec
 from fsspec.core import split_protocol
 
-from training import params, yaml12
-from training.inference import usable_cores
+from training import params
+from training.common import yaml12
+from training.common.cores import usable_cores
+from training.model.preprocess import Limits
 from training.params import Capture, ParamsError, Section, Serve
-from training.preprocess import Limits
-from training.serving.log_files import CAPTURED_FOLDER
+from training.serving.records.log_files import CAPTURED_FOLDER
 
 MOST_WORKERS = 8  # unless told otherwise; each takes about 250 MB
 DEVICES = Path("/dev")

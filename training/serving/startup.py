@@ -14,9 +14,10 @@ from typing import Any
 import bentoml
 from bentoml.exceptions import BentoMLException
 
-from training import champion
-from training.champion import PIN_FILE, PROMOTION_FILE, Champion, ChampionError
-from training.inference import ModelFolder
+from training.model import pin as pin_file
+from training.model import tracking
+from training.model.folder import ModelFolder
+from training.model.pin import PIN_FILE, PROMOTION_FILE, Champion, ChampionError
 from training.params import ParamsError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,7 +36,7 @@ def refusal_in_one_line() -> Iterator[None]:
 
 def pinned(root: Path = ROOT) -> Champion | None:
     """The pin, or None when MODEL_PATH names a model folder; ChampionError without either."""
-    return None if os.environ.get("MODEL_PATH") else champion.read(root / PIN_FILE)
+    return None if os.environ.get("MODEL_PATH") else pin_file.read(root / PIN_FILE)
 
 
 def folder_path(pin: Champion | None) -> Path:
@@ -53,7 +54,7 @@ def model_folder(pin: Champion | None) -> ModelFolder:
 
 def promotion(pin: Champion | None, root: Path = ROOT) -> dict[str, Any] | None:
     """How the pinned model became champion: the gate's verdict, former champions; None when that is not known here."""
-    return champion.read_promotion(pin.model_sha256, root / PROMOTION_FILE) if pin else None
+    return pin_file.read_promotion(pin.model_sha256, root / PROMOTION_FILE) if pin else None
 
 
 def version(pin: Champion | None, folder: ModelFolder) -> str:
@@ -95,4 +96,4 @@ def check(pin: Champion | None) -> None:
         raise BentoMLException(done.stderr.strip().splitlines()[-1])
     if pin is not None and not IN_A_BENTO:
         with refusal_in_one_line():
-            champion.check_against_registry(pin, ROOT)
+            tracking.check_against_registry(pin, ROOT)

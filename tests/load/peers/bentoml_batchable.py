@@ -7,8 +7,8 @@ import numpy as np
 from PIL.Image import Image
 
 from tests.load.peers import common
-from training.inference import usable_cores
-from training.preprocess import shrink
+from training.common.cores import usable_cores
+from training.model.preprocess import shrink
 
 
 @bentoml.service(workers=usable_cores(), traffic={"timeout": 60}, logging={"access": {"enabled": False}})

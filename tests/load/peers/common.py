@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.inference import Classifier, ModelFolder
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
 
 MODEL = Path(os.environ.get("BENCH_MODEL", "models/model"))
 PORT = int(os.environ.get("BENCH_PORT", "8000"))

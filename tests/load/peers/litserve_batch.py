@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from tests.load.peers import common
-from training.inference import usable_cores
-from training.preprocess import load
+from training.common.cores import usable_cores
+from training.model.preprocess import load
 
 
 class Api(litserve.LitAPI):

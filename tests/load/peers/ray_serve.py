@@ -10,8 +10,8 @@ from ray import serve
 from starlette.requests import Request
 
 from tests.load.peers import common
-from training.inference import usable_cores
-from training.preprocess import load
+from training.common.cores import usable_cores
+from training.model.preprocess import load
 
 
 @serve.deployment(num_replicas=usable_cores(), ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=64)

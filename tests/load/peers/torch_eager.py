@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.load.peers import common
-from training.calibration import Calibration
-from training.network import CALIBRATION_FILE, Trained
+from training.evaluation.calibration import Calibration
+from training.evaluation.outputs import CALIBRATION_FILE
+from training.evaluation.trained import Trained
 
 app = FastAPI()
 trained = Trained.load()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+from collections.abc import Callable
+
+import pytest
+
+from training.common import progress
+from training.common.progress import Bar
+
+
+def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
+    log = io.StringIO()
+    assert list(Bar(range(3), "decode", unit="picture", miniters=1, file=log)) == [0, 1, 2]
+    assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
+    lines = log.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 picture" for count in (1, 2, 3)]
+    assert lines[0].endswith(" left")
+
+
+def test_quick_work_leaves_a_log_alone() -> None:
+    log = io.StringIO()
+    for _ in Bar(range(2), "epochs", file=log):
+        list(Bar(range(9), "batches", leave=False, file=log))
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(("ends", "drawn"), [(pty.openpty, True), (os.pipe, False)])
+def test_a_terminal_alone_gets_a_bar(ends: Callable[[], tuple[int, int]], drawn: bool) -> None:
+    reader, writer = ends()
+    with os.fdopen(reader, "rb", buffering=0) as far, os.fdopen(writer, "w") as near:
+        list(Bar(range(3), "decode", file=near))
+        near.write("end")
+        near.flush()
+        written = b""
+        while not written.endswith(b"end"):
+            written += far.read(1 << 16)
+    assert (b"\rdecode: 100%" in written) is drawn
+    assert (written == b"end") is not drawn

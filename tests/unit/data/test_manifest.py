@@ -1,0 +1,83 @@
+"""The manifest, and the cache of decoded pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import manifest as manifest_module
+from data.manifest import DatasetError, Manifest, array_writer, decoded, decoded_key
+from tests.tiny import tiny_data
+from training.model import preprocess
+from training.model.preprocess import Preprocessing, load
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    monkeypatch.setattr(manifest_module, "CACHE_FOLDER", tmp_path / "cache")
+    return Manifest.read(tiny_data(tmp_path, ("cat", "dog", "fox"), per_class=20), tmp_path / "data/processed")
+
+
+def test_the_rows_of_a_manifest(manifest: Manifest) -> None:
+    assert manifest.classes == ("cat", "dog", "fox")
+    assert len(manifest.pictures) == 60
+    assert sum(len(manifest.split(name)) for name in ("train", "validation", "test")) == 60
+    assert set(manifest.labels(manifest.split("test"))) == {0, 1, 2}
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"manifest.csv is missing: run `dvc repro prepare`"):
+        Manifest.read(tmp_path / "manifest.csv")
+
+
+def test_an_empty_split(manifest: Manifest) -> None:
+    with pytest.raises(DatasetError, match="the split 'holdout' has no pictures"):
+        manifest.split("holdout")
+
+
+def test_the_test_hash_knows_content_and_class_but_not_order(manifest: Manifest) -> None:
+    turned = Manifest(tuple(reversed(manifest.pictures)), "other")
+    assert turned.test_sha256 == manifest.test_sha256
+    fewer = Manifest(tuple(p for p in manifest.pictures if p.label != "fox"), "other")
+    assert fewer.test_sha256 != manifest.test_sha256
+
+
+def test_decoded_pictures_are_what_serving_sees(manifest: Manifest) -> None:
+    how = Preprocessing(size=24, resize=28)
+    rows = manifest.split("test")
+    array = decoded(rows, how)
+    assert array.shape == (len(rows), 24, 24, 3)
+    for index in (0, len(rows) // 2, len(rows) - 1):
+        np.testing.assert_array_equal(array[index], load(rows[index].path.read_bytes(), how))
+
+
+def test_the_cache_is_filled_once(manifest: Manifest) -> None:
+    rows = manifest.split("test")
+    decoded(rows, Preprocessing(24, 28))
+    for row in rows:
+        row.path.unlink()
+    assert len(decoded(rows, Preprocessing(24, 28))) == len(rows)
+    with pytest.raises(FileNotFoundError):
+        decoded(rows, Preprocessing(24, 29))
+
+
+def test_other_code_or_another_filter_has_a_cache_of_its_own(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, how = manifest.split("test"), Preprocessing(24, 28)
+    changed = tmp_path / "changed.py"
+    changed.write_bytes(Path(preprocess.__file__).read_bytes() + b"#")
+    names = {decoded_key(rows, how), decoded_key(rows, replace(how, shrink="bilinear")), decoded_key(rows[1:], how)}
+    monkeypatch.setattr(preprocess, "__file__", str(changed))
+    names.add(decoded_key(rows, how))
+    assert len(names) == 4
+
+
+def test_an_unfinished_array_has_no_name(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), array_writer(tmp_path / "a.npy", 4) as write:
+        write(0, np.zeros((2, 3)))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

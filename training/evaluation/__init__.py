@@ -1,0 +1,1 @@
+"""Metrics, calibration, novelty, behaviour, plots and quantisation of a trained model."""

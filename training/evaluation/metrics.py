@@ -1,0 +1,139 @@
+"""Figures that describe a classifier, from its probabilities [N, classes] and the true labels [N]."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from training.common.intervals import wilson
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+CALIBRATION_BINS = 15
+COLDEST, HOTTEST = -4.0, 4.0  # logarithms of a temperature
+ROOT = 1e-9
+QUANTILE_95 = 1.96  # of the normal distribution, two-sided
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> float:
+    """The temperature that minimises log-loss on held-out logits (Guo et al. 2017, On Calibration of Modern NNs).
+
+    N pictures cannot show that fewer than 1 in N + 2 go wrong (Laplace's rule of succession), so the mean confidence is
+    at most 1 - 1 / (N + 2): of few that are all told apart the best temperature would be 0, every confidence 1.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(labels)), labels].mean())
+
+    def excess(log_temperature: float) -> float:
+        confidence = probabilities(logits, math.exp(log_temperature)).max(1).mean()
+        return float(confidence - 1 + 1 / (len(labels) + 2))
+
+    best = float(minimize_scalar(loss, bounds=(COLDEST, HOTTEST), method="bounded").x)
+    return math.exp(brentq(excess, best, HOTTEST) if excess(best) > 0 > excess(HOTTEST) else best)
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Calibrated probabilities [N, classes]."""
+    found: Floats = softmax(logits / temperature, axis=1)
+    return found
+
+
+def share(hits: NDArray[np.bool_]) -> dict[str, Any]:
+    """A share with its 95 % Wilson interval."""
+    return {"value": float(hits.mean()), "interval": list(wilson(int(hits.sum()), len(hits)))}
+
+
+def auroc(low: Floats, high: Floats) -> dict[str, Any]:
+    """Probability that a score of `high` is above one of `low` (area under the ROC curve), with its 95 % interval.
+
+    The interval is Newcombe's score interval (2006, Confidence intervals for an effect size measure based on the
+    Mann-Whitney statistic, method 5): of use also where every score is above, as it often is.
+    """
+    from sklearn.metrics import (
+        roc_auc_score,  # in functions: it takes a second, and most who import this need none of it
+    )
+
+    found = float(roc_auc_score(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high])))
+    spare = (len(low) + len(high)) / 2 - 1
+
+    def beyond(area: float) -> float:
+        variance = area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area)))
+        return (found - area) ** 2 - QUANTILE_95**2 * variance / (len(low) * len(high))
+
+    # At an area of exactly 0 or 1 that end of the interval is a root, and so is the other end, which is looked for.
+    least = brentq(beyond, 0.0, min(found, 1 - ROOT)) if found > 0 else 0.0
+    most = brentq(beyond, max(found, ROOT), 1.0) if found < 1 else 1.0
+    return {"value": found, "interval": [least, most]}
+
+
+def reliability(probs: Floats, labels: Labels) -> list[dict[str, Any]]:
+    """What a reliability diagram shows (DeGroot and Fienberg 1983): for every bin of equal width that holds pictures,
+    their mean confidence, the share that is right with its 95 % interval, and their number."""
+    confidence, correct = probs.max(1), probs.argmax(1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(correct[bins == b].mean()),
+            "interval": list(wilson(int(correct[bins == b].sum()), int((bins == b).sum()))),
+            "pictures": int((bins == b).sum()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def calibration_error(probs: Floats, labels: Labels) -> float:
+    """Expected calibration error in 15 bins of equal width (Naeini et al. 2015)."""
+    bins = reliability(probs, labels)
+    return float(sum(abs(b["confidence"] - b["accuracy"]) * b["pictures"] for b in bins) / len(labels))
+
+
+def risk_threshold(probs: Floats, labels: Labels, risk: float) -> float:
+    """The lowest confidence above which at most a share `risk` of the answers is wrong (selective classification,
+    Geifman and El-Yaniv 2017); 1.0 when no confidence is enough, so that only certain answers are given."""
+    confidence, wrong = probs.max(1), probs.argmax(1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    risks = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    kept = np.flatnonzero(risks <= risk)
+    return float(confidence[order][kept[-1]]) if len(kept) else 1.0
+
+
+def roc_auc(probs: Floats, labels: Labels) -> float:
+    """Area under the ROC curve; one class against the rest, averaged, where there are more than two."""
+    from sklearn.metrics import roc_auc_score
+
+    if probs.shape[1] == 2:
+        return float(roc_auc_score(labels, probs[:, 1]))
+    return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
+
+
+def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class."""
+    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
+    guesses = probs.argmax(1)
+    correct = int((guesses == labels).sum())
+    numbers = np.arange(len(classes))
+    scores = precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
+    return {
+        "pictures": len(labels),
+        "accuracy": correct / len(labels),
+        "accuracy_interval": list(wilson(correct, len(labels))),
+        "log_loss": float(log_loss(labels, probs, labels=numbers)),
+        "roc_auc": roc_auc(probs, labels),
+        "calibration_error": calibration_error(probs, labels),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "pictures": int(n)}
+            for name, p, r, f, n in zip(classes, *scores, strict=True)
+        },
+        "reliability": reliability(probs, labels),
+        "confusion_matrix": confusion_matrix(labels, guesses, labels=numbers).tolist(),
+    }

@@ -1,0 +1,96 @@
+"""What a model answers on the frozen test split, by the code that serves: ONNX Runtime and the shared preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from data.manifest import CACHE_FOLDER, Picture, decoded, decoded_key
+from training.common.files import replacing
+from training.common.progress import Bar
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder
+
+BATCH = 32
+NO_CHANCE = 1e-7  # probability counted for a class that the model does not know, and the lowest for any other
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Answers of one model. Classes are compared by name: a picture of a class it does not know counts as an error.
+
+    probabilities: float32 [N, classes of the model]; labels: the N true names.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    labels: tuple[str, ...]
+
+    @cached_property
+    def answers(self) -> NDArray[np.str_]:
+        """The N names it answers."""
+        return np.asarray(np.array(self.classes)[self.probabilities.argmax(axis=1)])
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        return np.asarray(self.answers == np.array(self.labels))
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """Log-loss of every picture, in nats."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        columns = np.array([index.get(label, -1) for label in self.labels])
+        taken = np.where(columns >= 0, self.probabilities[np.arange(len(columns)), columns], 0.0)
+        return np.asarray(-np.log(np.clip(taken, NO_CHANCE, 1.0)), dtype=np.float64)
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
+
+    @property
+    def log_loss(self) -> float:
+        return float(self.losses.mean())
+
+
+def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
+    """The scores of a model on `pictures`; kept in a cache, since neither changes under its name."""
+    key = f"{folder.sha256} {onnxruntime.__version__} {decoded_key(pictures, folder.preprocessing)}"
+    path = CACHE_FOLDER / "scores" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        _keep(path, _predict(folder, pictures))
+    return Scores(folder.classes, np.load(path), tuple(picture.label for picture in pictures))
+
+
+def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    images = decoded(pictures, folder.preprocessing)
+    classifier = Classifier(folder)
+    starts = Bar(range(0, len(pictures), BATCH), f"score {folder.sha256[:8]}", unit="batch")
+    return np.concatenate([classifier.predict(np.ascontiguousarray(images[s : s + BATCH])) for s in starts])
+
+
+def _keep(path: Path, probabilities: NDArray[np.float32]) -> None:
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, probabilities)
+
+
+def latencies_ms(folders: Sequence[ModelFolder], picture: bytes, rounds: int = 21) -> list[float]:
+    """Median time of one picture, from its bytes to its probabilities, for each model; measured in turns, so that
+    whatever else the machine does hits all alike."""
+    classifiers = [Classifier(folder) for folder in folders]
+    for classifier in classifiers:
+        classifier.predict_bytes([picture])
+    times: list[list[float]] = [[] for _ in folders]
+    for _ in range(rounds):
+        for classifier, taken in zip(classifiers, times, strict=True):
+            start = time.perf_counter()
+            classifier.predict_bytes([picture])
+            taken.append((time.perf_counter() - start) * 1000)
+    return [float(np.median(taken)) for taken in times]

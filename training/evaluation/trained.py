@@ -1,0 +1,85 @@
+"""The trained network, and its convolutional part as the ONNX graph that is evaluated and then shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.common.errors import ExpectedError
+from training.fit.architectures import Classifier, build
+from training.fit.forward import Network, onnx_bytes, run_batches, runner
+from training.fit.outputs import SUMMARY_FILE, WEIGHTS_FILE
+from training.model.preprocess import Preprocessing
+
+FEATURES = "features"
+
+Floats = NDArray[np.float64]
+
+
+class EvaluationError(ExpectedError):
+    """There are no weights to judge, or they do not fit the data."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says about N pictures: logits [N, classes], embeddings [N, D]."""
+
+    logits: Floats
+    embeddings: Floats
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        return np.asarray(self.logits.argmax(1))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Those of all parts, one after the other."""
+        return cls(np.concatenate([part.logits for part in parts]), np.concatenate([part.embeddings for part in parts]))
+
+    def where(self, mask: NDArray[np.bool_]) -> Outputs:
+        """Those of the pictures that `mask` [N] marks."""
+        return Outputs(self.logits[mask], self.embeddings[mask])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights of `train` in their architecture, ready to judge."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    architecture: str
+    enlarges: bool  # most of its training pictures were smaller than its input
+
+    @classmethod
+    def load(cls) -> Trained:
+        """Raises EvaluationError when there are no weights."""
+        if not (SUMMARY_FILE.is_file() and WEIGHTS_FILE.is_file()):
+            raise EvaluationError(f"{WEIGHTS_FILE} is missing: run `dvc repro train` (or `make run`) first")
+        summary = json.loads(SUMMARY_FILE.read_text())
+        classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
+        model = build(summary["architecture"], None, len(classes))
+        model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
+        return cls(model.eval(), classes, how, summary["architecture"], summary["recipe"]["enlarges"])
+
+    def backbone(self) -> bytes:
+        """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""
+        network = Network(self.model.normalise, self.model.backbone)
+        return onnx_bytes(network, self.preprocessing.size, [FEATURES])
+
+    def outputs(self, backbone: bytes, pictures: NDArray[np.uint8], title: str) -> Outputs:
+        """Outputs for `pictures` uint8 [N, size, size, 3], their features computed by `backbone` on all cores."""
+
+        def read(rows: slice) -> NDArray[np.uint8]:
+            return np.ascontiguousarray(pictures[rows])
+
+        parts = run_batches(runner(backbone), read, len(pictures), title)
+        embeddings = np.concatenate([features.mean((2, 3)) for _, features in parts])
+        with torch.inference_mode():
+            logits = self.model.head(torch.from_numpy(embeddings)).numpy()
+        return Outputs(logits.astype(float), embeddings.astype(float))

@@ -1,0 +1,1 @@
+"""Architectures, views, features, training loop and devices: PyTorch lives here."""

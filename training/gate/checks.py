@@ -1,0 +1,341 @@
+"""The gate: may this candidate take the champion's place? Every check with its figures; evidence that is missing fails.
+
+The rule on quality, by the same test pictures for both:
+1. never worse: the candidate's accuracy is at least the champion's;
+2. non-inferior: the (exact) bootstrap interval of the accuracy difference lies above -margin, or that of the log-loss
+   gain (paired bootstrap, its own error counted against the candidate) above -share, a loss too small to matter;
+3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by that
+   share, or training data that changed, or int8 in place of fp32 and so much faster.
+So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. Beside it stand
+floors (accuracy in all, by class, by slice), calibration, degenerate answers, latency, size and identity.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.manifest import Manifest, Picture, decoded
+from training.evaluation.metrics import CALIBRATION_BINS, calibration_error
+from training.evaluation.paired import Contingency, sure_gain
+from training.evaluation.scores import Scores, latencies_ms, score
+from training.gate.slices import slices
+from training.model.classifier import Classifier
+from training.model.folder import ModelFolder, ModelFolderError
+from training.params import Promote
+
+ENOUGH = 1e-9  # floating-point slack when an accuracy is compared with a limit
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate, answered. `limit` says what would have passed."""
+
+    name: str
+    passed: bool
+    figure: str
+    limit: str
+
+
+@dataclass
+class Gate:
+    """Candidate and champion (None: there is none yet) before the same frozen test split."""
+
+    candidate: ModelFolder
+    champion: ModelFolder | None
+    manifest: Manifest
+    limits: Promote
+
+    def judge(self) -> list[Check]:
+        """Every check, in the order of the table; scores both models where that was not done before."""
+        checks = [self.test_data, self.parity, self.self_check, self.classes, self.recorded]
+        checks += [self.quantisation] if self.is_int8(self.candidate) else []
+        checks += [self.accuracy, self.class_accuracy, self.slice_accuracy]
+        checks += [self.calibration, self.degenerate, self.invariance, self.direction, self.minimum]
+        checks += [self.latency, self.size]
+        if self.champion is not None:
+            checks += [self.enough_pictures, self.never_worse, self.non_inferior, self.reason]
+        return [check() for check in checks]
+
+    @cached_property
+    def pictures(self) -> tuple[Picture, ...]:
+        return self.manifest.split("test")
+
+    @cached_property
+    def mine(self) -> Scores:
+        return score(self.candidate, self.pictures)
+
+    @cached_property
+    def theirs(self) -> Scores:
+        assert self.champion is not None
+        return score(self.champion, self.pictures)
+
+    @cached_property
+    def paired(self) -> Contingency:
+        return Contingency.of(self.mine.right, self.theirs.right)
+
+    @cached_property
+    def gain(self) -> float:
+        """The log-loss that the candidate surely saves; negative: it may lose as much."""
+        limits = self.limits
+        return sure_gain(self.mine, self.theirs, limits.confidence, limits.bootstrap_samples, limits.seed)
+
+    @property
+    def share(self) -> float:
+        """The log-loss that matters."""
+        return self.limits.min_log_loss_gain * self.theirs.log_loss
+
+    # identity
+
+    def test_data(self) -> Check:
+        recorded = self.candidate.card.get("lineage", {}).get("test_hash")
+        same = recorded == self.manifest.test_sha256
+        figure = f"evaluated on {_short(recorded)}, judged on {_short(self.manifest.test_sha256)}"
+        return Check("same test data", same, figure, "equal: run `dvc repro`")
+
+    def parity(self) -> Check:
+        found = self.candidate.card.get("parity") or {}
+        if not found.get("pictures"):
+            return Check("parity", False, "no evidence in the model card", "torch and ONNX Runtime compared")
+        difference, tolerance = float(found["max_difference"]), float(found["tolerance"])
+        figure = f"{difference:.1e} on {found['pictures']} pictures"
+        return Check("parity", difference <= tolerance, figure, f"at most {tolerance:g}")
+
+    def self_check(self) -> Check:
+        count = len(self.candidate.card.get("self_check") or [])
+        if not count:
+            return Check("self-check", False, "no pictures in the model folder", "answers as recorded")
+        try:
+            Classifier(self.candidate).self_check()
+        except ModelFolderError as error:
+            return Check("self-check", False, str(error), "answers as recorded")
+        return Check("self-check", True, f"{count} pictures", "answers as recorded")
+
+    def classes(self) -> Check:
+        known = set(self.candidate.classes)
+        needed = {picture.label for picture in self.pictures} | set(self.champion.classes if self.champion else ())
+        lost = sorted(needed - known)
+        figure = f"lacks {', '.join(lost)}" if lost else ", ".join(self.candidate.classes)
+        return Check(
+            "classes",
+            not lost,
+            figure,
+            "all of the champion's and the test split's; a new problem needs a new register.name",
+        )
+
+    def recorded(self) -> Check:
+        said = self.candidate.card.get("metrics", {}).get("accuracy")
+        limit = f"within {self.limits.max_recorded_difference:g} of what evaluation recorded"
+        if said is None:
+            return Check("recorded accuracy", False, "no evidence in the model card", limit)
+        near = abs(said - self.mine.accuracy) <= self.limits.max_recorded_difference + ENOUGH
+        return Check("recorded accuracy", near, f"{said:.4f}, here {self.mine.accuracy:.4f}", limit)
+
+    def quantisation(self) -> Check:
+        """An int8 model against the same weights in fp32, as evaluation recorded it; its accuracy is counted here."""
+        limits, found = self.limits, self.candidate.card["metrics"].get("quantisation") or {}
+        limit = (
+            f"at most {limits.max_int8_accuracy_loss:g} less accurate than in fp32, "
+            f"at most {limits.max_int8_label_changes:.1%} other answers"
+        )
+        if not found:
+            return Check("int8", False, "no evidence in the model card", limit)
+        loss, changes = found["accuracy_fp32"] - self.mine.accuracy, found["label_changes"]
+        fine = loss <= limits.max_int8_accuracy_loss + ENOUGH and changes <= limits.max_int8_label_changes + ENOUGH
+        figure = f"{self.mine.accuracy:.4f}, in fp32 {found['accuracy_fp32']:.4f}, {changes:.2%} other answers"
+        return Check("int8", fine, figure, limit)
+
+    # floors
+
+    def accuracy(self) -> Check:
+        floor = self.limits.min_accuracy
+        figure = f"{self.mine.accuracy:.4f} on {len(self.pictures)} pictures"
+        return Check("accuracy", self.mine.accuracy >= floor - ENOUGH, figure, f"at least {floor:g}")
+
+    def class_accuracy(self) -> Check:
+        labels = np.array(self.mine.labels)
+        found = {name: float(self.mine.right[labels == name].mean()) for name in sorted(set(self.mine.labels))}
+        return _worst("accuracy by class", found, self.limits.min_class_accuracy)
+
+    def slice_accuracy(self) -> Check:
+        masks = slices(self.pictures, decoded(self.pictures, self.candidate.preprocessing))
+        enough = {name: mask for name, mask in masks.items() if mask.sum() >= self.limits.min_slice_pictures}
+        found = {name: float(self.mine.right[mask].mean()) for name, mask in enough.items()}
+        return _worst("accuracy by slice", found, self.limits.min_slice_accuracy)
+
+    # behaviour
+
+    def calibration(self) -> Check:
+        """The error beyond what a perfectly calibrated model would show on so few pictures by chance."""
+        index = {name: number for number, name in enumerate(self.mine.classes)}
+        labels = np.array([index.get(label, -1) for label in self.mine.labels])
+        probabilities = self.mine.probabilities.astype(np.float64)
+        found, limit = calibration_error(probabilities, labels), self.limits.max_calibration_error
+        chance = chance_calibration_error(probabilities.max(axis=1))
+        figure = f"ECE {found:.4f}, {chance:.4f} expected by chance"
+        return Check("calibration", found - chance <= limit, figure, f"at most {limit:g} beyond chance")
+
+    def degenerate(self) -> Check:
+        probabilities = self.mine.probabilities
+        sound = bool(np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3))
+        names, counts = np.unique(self.mine.answers, return_counts=True)
+        share, name = counts.max() / counts.sum(), names[counts.argmax()]
+        figure = (
+            f"{share:.1%} of the answers are {name}" if sound else "probabilities are not finite or do not sum to 1"
+        )
+        return Check(
+            "degenerate answers",
+            sound and share <= self.limits.max_majority_share,
+            figure,
+            f"at most {self.limits.max_majority_share:.1%} in one class",
+        )
+
+    def invariance(self) -> Check:
+        """Changes that must not matter; the floor holds for each (training.evaluation.behaviour)."""
+        changes = self._behaviour.get("invariance") or {}
+        same = {name: float(found["same_answer"]["value"]) for name, found in changes.items()}
+        return _worst("invariance", same, self.limits.min_invariance, "no evidence in the model card")
+
+    def direction(self) -> Check:
+        """Changes that must lower the confidence."""
+        limit = self.limits.max_confidence_gain
+        text = f"mean confidence at most {limit:g} higher"
+        found = {name: change["change"]["value"] for name, change in (self._behaviour.get("direction") or {}).items()}
+        if not found:
+            return Check("direction", False, "no evidence in the model card", text)
+        worst = max(found, key=lambda name: found[name])
+        return Check("direction", found[worst] <= limit + ENOUGH, f"worst {found[worst]:+.4f}: {worst}", text)
+
+    def minimum(self) -> Check:
+        """Pictures that anyone recognises; a test split need not have any."""
+        found, limit = self._behaviour.get("minimum"), self.limits.min_named
+        if found is None:
+            return Check("named pictures", False, "no evidence in the model card", f"at least {limit:.0%} right")
+        count, right = int(found["pictures"]), int(found["right"])
+        figure = f"{right} of {count} right" if count else "none in the test split"
+        return Check("named pictures", right >= limit * count - ENOUGH, figure, f"at least {limit:.0%} right")
+
+    @property
+    def _behaviour(self) -> dict[str, Any]:
+        return dict(self.candidate.card["metrics"].get("behaviour") or {})
+
+    @cached_property
+    def times(self) -> list[float]:
+        """Milliseconds for one picture, of the candidate and of the champion if there is one."""
+        folders = [self.candidate] if self.champion is None else [self.candidate, self.champion]
+        return latencies_ms(folders, self.pictures[0].path.read_bytes())
+
+    def latency(self) -> Check:
+        mine, *theirs = self.times
+        if not theirs:
+            return Check("latency", True, f"{mine:.1f} ms", "no champion to compare with")
+        ratio, limit, floor = mine / theirs[0], self.limits.max_latency_ratio, self.limits.latency_floor_ms
+        fine = ratio <= limit or mine - theirs[0] <= floor
+        figure = f"{mine:.1f} ms, champion {theirs[0]:.1f} ms: ratio {ratio:.2f}"
+        return Check("latency", fine, figure, f"ratio at most {limit:g}, or at most {floor:g} ms more")
+
+    def size(self) -> Check:
+        megabytes = sum(path.stat().st_size for path in self.candidate.path.rglob("*") if path.is_file()) / 1e6
+        limit = self.limits.max_size_mb
+        return Check("size", megabytes <= limit, f"{megabytes:.1f} MB", f"at most {limit:g} MB")
+
+    # against the champion
+
+    def enough_pictures(self) -> Check:
+        """Of a few pictures two models are often right about each, and nothing that is counted tells them apart."""
+        count, least = len(self.pictures), self.limits.min_test_pictures
+        return Check("test pictures", count >= least, f"{count}", f"at least {least} to compare two models by")
+
+    def never_worse(self) -> Check:
+        """An int8 candidate before a champion in fp32 may lose what int8 may lose."""
+        figure = f"{self.mine.accuracy:.4f}, champion {self.theirs.accuracy:.4f}"
+        slack = self.limits.max_int8_accuracy_loss if self._becomes_int8 else 0.0
+        limit = f"accuracy at least the champion's{f' less {slack:g}' if slack else ''}"
+        return Check("never worse", self.paired.difference >= -slack - ENOUGH, figure, limit)
+
+    def non_inferior(self) -> Check:
+        low, high = self.paired.difference_interval(self.limits.confidence)
+        margin = self.limits.non_inferiority_margin
+        figure = (
+            f"accuracy {self.paired.difference:+.4f} [{low:+.4f}, {high:+.4f}], log-loss gain surely {self.gain:+.4f}"
+        )
+        fine = low >= -margin - ENOUGH or self.gain >= -self.share
+        return Check(
+            "non-inferior", fine, figure, f"accuracy surely above -{margin:g}, or gain above -{self.share:.4f}"
+        )
+
+    def reason(self) -> Check:
+        """Fewer errors, a lower log-loss, other training data, or int8 and surely faster."""
+        reasons = (self._fewer_errors(), self._lower_loss(), self._other_data(), self._faster())
+        found = [text for text in reasons if text]
+        figure = "; ".join(found) or f"none: {self._no_reason()}"
+        limit = "fewer errors, lower log-loss, other training data, or int8 and faster"
+        return Check("reason to move", bool(found), figure, limit)
+
+    def _fewer_errors(self) -> str | None:
+        pair, p = self.paired, self.paired.mcnemar()
+        if pair.difference > 0 and p <= 1 - self.limits.confidence:
+            return f"fewer errors ({pair.only_a} against {pair.only_b} of its own, McNemar p = {p:.2g})"
+        return None
+
+    def _lower_loss(self) -> str | None:
+        if self.gain > self.share:
+            mine, theirs = self.mine.log_loss, self.theirs.log_loss
+            return f"lower log-loss ({mine:.4f}, champion {theirs:.4f}, surely by {self.gain:.4f})"
+        return None
+
+    def _other_data(self) -> str | None:
+        assert self.champion is not None
+        before, now = (folder.card["lineage"]["data_hash"] for folder in (self.champion, self.candidate))
+        if self.limits.accept_new_data and before != now:
+            return f"trained on other data ({_short(now)}, champion {_short(before)})"
+        return None
+
+    def _faster(self) -> str | None:
+        if not self._becomes_int8:
+            return None
+        mine, theirs = self.times
+        if theirs < self.limits.min_int8_speedup * mine:
+            return None
+        return f"int8 in place of fp32, {theirs / mine:.2f} times as fast"
+
+    @staticmethod
+    def is_int8(folder: ModelFolder) -> bool:
+        return str(folder.card.get("precision", "fp32")) == "int8"
+
+    @property
+    def _becomes_int8(self) -> bool:
+        return self.champion is not None and self.is_int8(self.candidate) and not self.is_int8(self.champion)
+
+    def _no_reason(self) -> str:
+        losses = f"log-loss {self.mine.log_loss:.4f} against {self.theirs.log_loss:.4f}"
+        if np.array_equal(self.mine.answers, self.theirs.answers):
+            return f"the same answer to every picture, {losses}"
+        pair = self.paired
+        alone = f"each is alone right on {pair.only_a} and {pair.only_b} pictures (McNemar p = {pair.mcnemar():.2g})"
+        return f"{alone}, {losses}"
+
+
+def chance_calibration_error(confidence: NDArray[np.float64]) -> float:
+    """Expected ECE of a perfectly calibrated model with these confidences, by the normal approximation in each bin."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    variances = confidence * (1 - confidence)
+    gaps = [math.sqrt(2 / math.pi * float(variances[bins == b].sum())) for b in np.unique(bins)]
+    return sum(gaps) / len(confidence)
+
+
+def _worst(name: str, found: dict[str, float], floor: float, if_none: str = "no group has enough pictures") -> Check:
+    if not found:
+        return Check(name, False, if_none, f"at least {floor:g}")
+    worst = min(found, key=lambda key: found[key])
+    figure = f"worst {found[worst]:.4f}: {worst}, of {len(found)}"
+    return Check(name, found[worst] >= floor - ENOUGH, figure, f"at least {floor:g}")
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "nothing"

@@ -1,0 +1,65 @@
+"""Two versions on the same test pictures: the paired table, and a sheet of the pictures they disagree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from data.manifest import Manifest, Picture
+from training.common.files import replacing
+from training.common.table import columns
+from training.evaluation.paired import Contingency
+from training.evaluation.scores import Scores, score
+from training.model.preprocess import open_checked, upright
+from training.registry import pull
+from training.registry.mlflow_store import Registry, Version
+
+TILE, CAPTION, ACROSS, MOST = 128, 44, 8, 64  # pixels, pixels, pictures, pictures
+
+
+def compare(registry: Registry, a: Version, b: Version, sheet: Path) -> str:
+    """The table as text; pictures with different answers go to `sheet`, if there are any."""
+    pictures = Manifest.read().split("test")
+    first, second = (score(pull.fetch(registry, version), pictures) for version in (a, b))
+    pair = Contingency.of(first.right, second.right)
+    differing = np.flatnonzero(first.answers != second.answers)
+    rows = [
+        ("", "accuracy", "log-loss", "bento model"),
+        (f"A = version {a.number}", f"{first.accuracy:.4f}", f"{first.log_loss:.4f}", a.bento_tag),
+        (f"B = version {b.number}", f"{second.accuracy:.4f}", f"{second.log_loss:.4f}", b.bento_tag),
+    ]
+    counts = [
+        ("both right", str(pair.both_right)),
+        ("both wrong", str(pair.both_wrong)),
+        ("only A right", str(pair.only_a)),
+        ("only B right", str(pair.only_b)),
+        ("McNemar p", f"{pair.mcnemar():.3g}"),
+    ]
+    end = f"the answers differ on {len(differing)} of {len(pictures)} pictures"
+    if len(differing):
+        draw_sheet([pictures[number] for number in differing], differing, first, second, sheet)
+        end += f": {sheet}" + (f" shows the first {MOST}" if len(differing) > MOST else "")
+    return f"{columns(rows)}\n\n{columns(counts)}\n\n{end}"
+
+
+def draw_sheet(pictures: Sequence[Picture], numbers: NDArray[np.intp], a: Scores, b: Scores, path: Path) -> None:
+    """A contact sheet (PNG): each picture with its class and both answers, green where right."""
+    shown = list(zip(pictures, numbers, strict=True))[:MOST]
+    down = -(-len(shown) // ACROSS)
+    sheet = Image.new("RGB", (min(len(shown), ACROSS) * TILE, down * (TILE + CAPTION)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (picture, number) in enumerate(shown):
+        left, top = place % ACROSS * TILE, place // ACROSS * (TILE + CAPTION)
+        image = upright(open_checked(picture.path.read_bytes())).convert("RGB")
+        image.thumbnail((TILE - 4, TILE - 4))
+        sheet.paste(image, (left + 2, top + 2))
+        pen.text((left + 4, top + TILE), f"is {picture.label}", "black")
+        for line, (letter, scores) in enumerate((("A", a), ("B", b)), 1):
+            text = f"{letter}: {scores.answers[number]} {scores.probabilities[number].max():.2f}"
+            pen.text((left + 4, top + TILE + 13 * line), text, "green" if scores.right[number] else "firebrick")
+    with replacing(path) as part:
+        sheet.save(part, "PNG")

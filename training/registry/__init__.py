@@ -1,0 +1,1 @@
+"""MLflow and the BentoML store: versions, aliases, promotion, pull, retention."""

@@ -1,0 +1,185 @@
+"""Ask and mend the registry: which model is champion, where it runs, where it came from, and the way back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from training import params
+from training.common.command import run_command
+from training.common.table import columns
+from training.model.folder import CARD_FILE
+from training.model.lineage import now
+from training.registry import aliases, deployments, pull, retention, status, trace
+from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
+from training.registry.mlflow_store import TAG_LENGTH, Registry, RegistryError, Version
+from training.registry.promotion import BECAUSE, PROMOTED, ROLLED_BACK
+
+SHEET_FILE = Path("models/compare.png")
+
+
+def find(registry: Registry, text: str) -> Version:
+    """The version meant by a number, an alias, a Bento tag, a run id or the start of a model's hash.
+
+    Raises RegistryError when there is none, or more than one.
+    """
+    number = registry.aliases().get(text)
+    if number is not None:
+        return registry.version(number)
+    found = [version for version in registry.versions() if _is_meant(version, text)]
+    if len(found) != 1:
+        many = f"{len(found)} versions are" if found else "no version is"
+        raise RegistryError(f"{many} {text!r} in {registry.where}: `python -m training.registry list` shows all")
+    return found[0]
+
+
+def _is_meant(version: Version, text: str) -> bool:
+    names = (version.number, version.run_id, version.bento_tag)
+    return text in names or (len(text) >= 8 and version.sha256.startswith(text))
+
+
+def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
+    deployed = deployments.known(registry.tags())
+    report = status.collect(registry, deployed, arguments.url)
+    print(report.table())
+    if where := status.last_of_each(deployed):
+        print(f"\n{columns(where)}\n")
+    for problem in report.problems:
+        print(f"DISAGREEMENT: {problem}")
+    if report.problems:
+        sys.exit(1)
+    print("registry, pin and BentoML store agree")
+
+
+def do_list(registry: Registry, arguments: argparse.Namespace) -> None:
+    named = registry.aliases()
+    rows = [("version", "alias", "gate", "accuracy", "bento model", "commit", "data")]
+    for version in registry.versions():
+        tags = version.tags
+        gate = "rolled back" if tags.get(ROLLED_BACK) else tags.get("gate", "not judged")
+        short = (tags.get("git_commit", "")[:10], tags.get("data_hash", "")[:10])
+        alias = ", ".join(sorted(alias for alias, number in named.items() if number == version.number))
+        rows.append((version.number, alias, gate, tags.get("accuracy", ""), version.bento_tag, *short))
+    print(columns(rows))
+
+
+def do_show(registry: Registry, arguments: argparse.Namespace) -> None:
+    version = find(registry, arguments.version)
+    folder = pull.fetch(registry, version)
+    print(json.dumps({"mlflow_version": version.number, "run_id": version.run_id, "tags": version.tags}, indent=2))
+    print((folder.path / CARD_FILE).read_text(), end="")
+
+
+def do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
+    from training.gate import compare  # SciPy and scikit-learn take seconds to import
+
+    a, b = find(registry, arguments.a), find(registry, arguments.b)
+    print(compare.compare(registry, a, b, arguments.sheet))
+
+
+def do_rollback(registry: Registry, arguments: argparse.Namespace) -> None:
+    print(rollback(registry, arguments.reason))
+
+
+def rollback(registry: Registry, reason: str) -> str:
+    """Make `previous` the champion again; the former champion becomes `challenger` and is marked, so that the gate
+    does not promote it once more. Raises RegistryError when there is no previous version."""
+    with aliases.lock(registry):
+        aliases.settle(registry)
+        named = registry.aliases()
+        if CHAMPION not in named or named.get(PREVIOUS) in (None, named[CHAMPION]):
+            raise RegistryError(f"{registry.name} has no former champion to go back to")
+        bad, good = registry.version(named[CHAMPION]), registry.version(named[PREVIOUS])
+        pull.fetch(registry, good)
+        tags = {
+            bad.number: {ROLLED_BACK: f"{now()} {reason}"[:TAG_LENGTH]},
+            good.number: {PROMOTED: now(), BECAUSE: f"rollback: {reason}"[:TAG_LENGTH]},
+        }
+        aliases.carry_out(registry, Move(good.number, None, bad.number, tags))
+    return f"version {good.number} ({good.bento_tag}) is the champion again; version {bad.number} is out: {reason}"
+
+
+def do_trace(registry: Registry, arguments: argparse.Namespace) -> None:
+    answer = trace.answer_in(arguments.what)
+    version = find(registry, arguments.what if answer is None else trace.name_in(answer))
+    trace.confirm(answer or {}, version)
+    print(trace.trace(registry, version).text())
+
+
+def do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
+    deletable = retention.deletable(registry, arguments.keep)
+    for version in deletable:
+        name = f"version {version.number} ({version.bento_tag})"
+        if not arguments.yes:
+            print(f"would delete {name}")
+        elif retention.delete(registry, version):
+            print(f"deleted {name}")
+    if not deletable:
+        print("nothing to delete")
+    elif not arguments.yes:
+        print("dry run: add --yes to delete")
+
+
+def do_pull(registry: Registry, arguments: argparse.Namespace) -> None:
+    version = pull.pull_champion(registry)
+    print(f"{version.bento_tag} (version {version.number}) is in the BentoML store, verified and pinned")
+
+
+Command = Callable[[Registry, argparse.Namespace], None]
+
+
+def parser() -> argparse.ArgumentParser:
+    """One subcommand for each question or act, each with its own --help."""
+    top = argparse.ArgumentParser("python -m training.registry", description=__doc__)
+    top.add_argument("--name", help="registered model (default: register.name of params.yaml)")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    version = ("version", "a version number, an alias, a Bento tag, a run id, or the start of a model's hash")
+
+    def add(name: str, do: Command, text: str, words: Iterable[tuple[str, str]] = ()) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(do=do)
+        for word, meaning in words:
+            one.add_argument(word, help=meaning)
+        return one
+
+    add("status", do_status, "Who is champion, in every store; exit 1 if they disagree.").add_argument(
+        "--url", help="of a running service: is it the champion that answers?"
+    )
+    add("list", do_list, "All versions, the newest first.")
+    add("show", do_show, "The model card of a version, and its tags.", [version])
+    compared = add(
+        "compare", do_compare, "Two versions on the same test pictures.", [("a", version[1]), ("b", version[1])]
+    )
+    compared.add_argument("--sheet", type=Path, default=SHEET_FILE, help=f"contact sheet (default {SHEET_FILE})")
+    back = add(
+        "rollback", do_rollback, f"Make the version `{PREVIOUS}` the champion again; the other is `{CHALLENGER}`."
+    )
+    back.add_argument("--reason", required=True, help="why; recorded with both versions")
+    what = "an answer of the service (JSON, or a file of it, or - for stdin), or whatever names a version"
+    add("trace", do_trace, "From an answer back to run, parameters, pictures and commit.", [("what", what)])
+    collect = add("gc", do_gc, "Delete old versions from both stores; never an alias'd, deployed or built-in one.")
+    collect.add_argument("--keep", type=_count, default=5, help="how many of the newest to keep (default 5)")
+    collect.add_argument("--yes", action="store_true", help="delete; without it nothing is touched")
+    add("pull", do_pull, "Bring the champion into this machine's BentoML store, verified, and pin it.")
+    return top
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):  # MLflow would give the number of the newest one away again
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of versions, at least 1")
+    return int(text)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(words)
+    registry = Registry(arguments.name or params.load().register_.name)
+    if aliases.repair(registry):
+        print("finished a move of aliases that was cut off", file=sys.stderr)
+    arguments.do(registry, arguments)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""What a request meets and what it is answered with."""

@@ -1,0 +1,1 @@
+"""The only room that reaches into private names of BentoML and OpenTelemetry."""

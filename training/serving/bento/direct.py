@@ -1,0 +1,65 @@
+"""The way to a batchable API, past BentoML's routing.
+
+BentoML leads each request through ten layers of middleware and routing and a task of its own, which take the event loop
+several times what the HTTP server itself does. Nothing there is needed for an API whose input and output are known,
+except its time limit and its header: those are here. Every other address goes on to BentoML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from _bentoml_impl.server.app import log_exception
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from training.serving.errors import Fault
+
+
+class ServiceApp(Protocol):
+    """What the direct way needs of BentoML's application of a service."""
+
+    service: Any
+    timeout: float
+
+    @property
+    def service_instance(self) -> Any: ...
+
+    async def api_endpoint(self, name: str, request: Request) -> Response: ...
+
+
+class Direct:
+    """ASGI middleware: requests to `addresses` (to names of batchable APIs) go straight there, all others to `app`."""
+
+    def __init__(self, app: ASGIApp, factory: ServiceApp, addresses: dict[str, str]) -> None:
+        self.app = app
+        self.factory = factory
+        self.addresses = addresses
+        self.headers = ((b"server", f"BentoML Service/{factory.service.name}".encode()),)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = scope.get("path", "")
+        if address == "/metrics":
+            await to_thread.run_sync(self.factory.service_instance.watch.flush)
+        if address not in self.addresses or scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        response = await self._answer(self.addresses[address], Request(scope, receive))
+        response.raw_headers.extend(self.headers)
+        await response(scope, receive, send)
+
+    async def _answer(self, name: str, request: Request) -> Response:
+        limit = asyncio.timeout(self.factory.timeout)
+        try:
+            async with limit:
+                response = await self.factory.api_endpoint(name, request)
+        except Exception:
+            if not limit.expired():
+                log_exception(request)
+                return Fault.of_status(500, self.factory.timeout).answer(request)
+        if limit.expired():  # also when BentoML's dispatcher made something else of the cancellation
+            return Fault.of_status(504, self.factory.timeout).answer(request)
+        return response

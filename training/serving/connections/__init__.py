@@ -1,0 +1,1 @@
+"""Connections: protocol limits, sharing among workers, draining."""

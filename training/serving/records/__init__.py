@@ -1,0 +1,1 @@
+"""What is kept of every prediction: metrics, request log, captures, feedback."""
