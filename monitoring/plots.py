@@ -96,8 +96,8 @@ def _over_time(axes: Axes, times: Sequence[datetime]) -> None:
     """The axis of time, with room around the points also where there is one only."""
     room = max((max(times) - min(times)) / 20, timedelta(hours=1))
     axes.set_xlim(min(times) - room, max(times) + room)  # type: ignore[arg-type]
-    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d\n%H:%M"))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))
+    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d\n%H:%M"))
     axes.set_xlabel("time (UTC)")
 
 

@@ -156,7 +156,7 @@ def tiny_model_folder(
 def _mistakes(classifier: Classifier, folder: Path) -> list[Mistake]:
     """Two pictures with so much noise that the model errs, as files in `folder`."""
     names = classifier.folder.classes
-    found = []
+    found: list[Mistake] = []
     for seed in range(100):
         data = tiny_picture(0, 2000 + seed, noise=0.3)
         answer = classifier.predict_bytes([data])[0]

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
@@ -26,7 +26,7 @@ def sharing() -> None:
     """Processes that share nothing: the system hands out connections, each process counts for itself."""
     own = shared_counters.SharedCounters(Path(tempfile.mkdtemp()) / "counters", 1)
     shared_counters.shared_counters = lambda: own  # type: ignore[assignment]
-    accepting.SharingLoop.create_server = uvloop.Loop.create_server  # type: ignore[method-assign]
+    accepting.SharingLoop.create_server = uvloop.Loop.create_server  # type: ignore[method-assign,assignment]
 
 
 def own_threads() -> None:
@@ -39,7 +39,7 @@ def own_threads() -> None:
         return asyncio.get_running_loop().run_in_executor(self.pool, work, *arguments)
 
     threads.Threads.__init__ = start  # type: ignore[method-assign]
-    threads.Threads.run = run  # type: ignore[method-assign,assignment]
+    threads.Threads.run = run  # type: ignore[method-assign]
     threads.Threads.close = lambda self: self.pool.shutdown()  # type: ignore[method-assign,attr-defined]
 
 
@@ -66,12 +66,12 @@ def dispatcher() -> None:
 
 def overload_pause() -> None:
     """A client that was refused and comes back at once is read at once."""
-    protocol.OVERLOAD_PAUSE_S = 0.0  # type: ignore[misc]
+    protocol.OVERLOAD_PAUSE_S = 0.0
 
 
 def memory_settings() -> None:
     """glibc's malloc as it comes, without huge pages."""
-    service.PictureClassifier.envs.clear()
+    cast(Any, service.PictureClassifier).envs.clear()
 
 
 WITHOUT: dict[str, Callable[[], None]] = {

@@ -318,7 +318,8 @@ def ablation(arguments: argparse.Namespace) -> None:
     sent = pictures()
     requests = tuple(OURS.request(picture) for picture in sent)
     kinds = (OURS, *(piece.without for piece in MACHINERY))
-    loads = [(concurrency, {}) for concurrency in CONCURRENCIES] + [(arguments.clients, {"obeys": False})]
+    loads: list[tuple[int, dict[str, bool]]] = [(clients, {}) for clients in CONCURRENCIES]
+    loads.append((arguments.clients, {"obeys": False}))
     rows: dict[tuple[str, int], list[Row]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(running(kind, sent[0])) for kind in kinds]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from locust import FastHttpUser, constant, events, task
 from locust.env import Environment
@@ -21,7 +22,7 @@ from locust.env import Environment
 from training.serving.settings import own_key
 
 FOLDER = Path("models/model")
-PICTURES = [
+PICTURES: list[tuple[bytes, str]] = [
     ((FOLDER / record["file"]).read_bytes(), record["label"])
     for record in json.loads((FOLDER / "model_card.json").read_text())["self_check"]
 ]
@@ -33,11 +34,12 @@ class Visitor(FastHttpUser):
 
     wait_time = constant(0)
     default_headers = own_key()
+    client: Any  # locust's types forbid a body of bytes and several files, which it sends well
 
     def on_start(self) -> None:
         self.labelled = itertools.cycle(PICTURES)
         for each in dict.fromkeys(self.tasks):
-            each(self)
+            cast(Callable[[Visitor], None], each)(self)
 
     @property
     def picture(self) -> bytes:

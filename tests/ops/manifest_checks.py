@@ -59,7 +59,8 @@ def templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
 
 
 def selects(selector: dict[str, str], template: Object) -> bool:
-    return selector.items() <= template["metadata"]["labels"].items()
+    labels: dict[str, str] = template["metadata"]["labels"]
+    return selector.items() <= labels.items()
 
 
 def containers(template: Object) -> list[Object]:

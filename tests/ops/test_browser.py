@@ -20,7 +20,16 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    FileChooser,
+    FilePayload,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests import parts
 from tests.service.server import ROOT, Server, copy_project, make_champion
@@ -125,7 +134,7 @@ def phone(browser: Browser, server: Server) -> Iterator[Page]:
     yield from opened(context, f"{server.url}/ui")
 
 
-def picture(label: int = 0, name: str = "cat.png") -> dict[str, Any]:
+def picture(label: int = 0, name: str = "cat.png") -> FilePayload:
     """A file for the picker that the tiny model is sure of."""
     return {"name": name, "mimeType": "image/png", "buffer": tiny_picture(label, 7, noise=0.0)}
 
@@ -134,7 +143,7 @@ def results(page: Page) -> Locator:
     return page.locator("#results > li")
 
 
-def sent(page: Page, *files: dict[str, Any]) -> Locator:
+def sent(page: Page, *files: FilePayload) -> Locator:
     """Choose files in the picker; the first result, once every one is answered."""
     before = results(page).count()
     page.set_input_files("#picker", list(files))
@@ -177,8 +186,8 @@ def test_several_pictures_are_dropped_and_one_is_pasted(page: Page) -> None:
 
 
 def test_a_corrupt_file_says_so_and_the_others_are_answered(page: Page) -> None:
-    broken = {"name": "broken.png", "mimeType": "image/png", "buffer": tiny_picture(0, 7)[:200]}
-    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    broken: FilePayload = {"name": "broken.png", "mimeType": "image/png", "buffer": tiny_picture(0, 7)[:200]}
+    text: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
     sent(page, broken, text, picture())
     expect(page.locator("#results h3")).to_have_text(["No answer", "No answer", "Cat"])
     expect(results(page).nth(0)).to_contain_text("The picture cannot be decoded")
@@ -234,9 +243,10 @@ def test_right_and_wrong_are_noted_and_can_be_changed(page: Page, server: Server
 
 
 def test_everything_is_done_with_the_keyboard_alone(page: Page) -> None:
-    page.on(
-        "filechooser", lambda chooser: chooser.set_files(picture())
-    )  # from now on: it takes a moment to be in force
+    def choose(chooser: FileChooser) -> None:
+        chooser.set_files(picture())
+
+    page.on("filechooser", choose)  # from now on: it takes a moment to be in force
     expect(page.get_by_role("button", name="Sample 1")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
@@ -380,7 +390,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return request.getfixturevalue("server").url, tmp_path
 
 
-def photographs(count: int) -> list[dict[str, Any]]:
+def photographs(count: int) -> list[FilePayload]:
     """For the README, of a dog and a cat; else drawn ones."""
     if not SCREENSHOTS_OF:
         return [picture(label) for label in range(count)]

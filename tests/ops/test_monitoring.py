@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def _some_of_everything(server: Server, prometheus: Program) -> None:
     """Send until Prometheus has seen the counters grow several times."""
     with httpx.Client(base_url=server.url, timeout=20) as client:
-        wait(lambda: _seen_to_grow(prometheus) or _send_each_kind(server, client))
+
+        def grown() -> bool:
+            if _seen_to_grow(prometheus):
+                return True
+            _send_each_kind(server, client)
+            return False
+
+        wait(grown)
 
 
 def _seen_to_grow(prometheus: Program) -> bool:
@@ -244,7 +252,8 @@ def test_no_rule_fails_and_the_objectives_are_worked_out(watched: Watched) -> No
     assert len(rules) == len(RULES)
     assert {rule["health"] for rule in rules} == {"ok"}
     for slo in ("availability", "latency"):
-        assert wait(lambda slo=slo: watched.points(f'classifier:slo_burn_rate:1h{{slo="{slo}"}}'), 20)
+        burn_rate = f'classifier:slo_burn_rate:1h{{slo="{slo}"}}'
+        assert wait(partial(watched.points, burn_rate), 20)
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

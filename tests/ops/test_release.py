@@ -85,7 +85,7 @@ class Stage:
 
     def kubectl(self, *words: str) -> str:
         config = self.tools / "kubeconfig"
-        command = [BIN / "kubectl", "--kubeconfig", config, "--namespace", "cats-vs-dogs", *words]
+        command = [str(BIN / "kubectl"), "--kubeconfig", str(config), "--namespace", "cats-vs-dogs", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def running(self) -> str:

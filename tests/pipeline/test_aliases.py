@@ -12,8 +12,9 @@ import pytest
 from tests.pipeline.acting import FAIR, GOOD, NAME, aliases, promoted, registered
 from training.model import pin as pin_file
 from training.model import tracking
+from training.model.tracking import JOURNAL_TAG
 from training.registry import bento_store
-from training.registry.aliases import JOURNAL_TAG, LOCK_EXPIRES_S, LOCK_TAG, Move, lock, pin, repair, settle
+from training.registry.aliases import LOCK_EXPIRES_S, LOCK_TAG, Move, lock, pin, repair, settle
 from training.registry.mlflow_store import Registry, RegistryError
 
 
@@ -109,7 +110,7 @@ def test_two_movers_never_hold_the_lock_together(project: Path, monkeypatch: pyt
                 inside -= 1
                 turns += 1
 
-    monkeypatch.setattr(module.socket, "gethostname", lambda: f"machine-{next(names)}")
+    monkeypatch.setattr(socket, "gethostname", lambda: f"machine-{next(names)}")
     monkeypatch.setattr(module, "local_lock", lambda wait_s: contextlib.nullcontext())
     threads = [Thread(target=mover, args=(f"machine-{number}",)) for number in range(2)]
     for thread in threads:

@@ -36,7 +36,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         for other in ("rank1", "alone"):
             shutil.copytree(project, root / name / other)
         shutil.copy(project / "params.yaml", root / name)
-    torchrun = Path(sys.executable).parent / "torchrun"
+    torchrun = str(Path(sys.executable).parent / "torchrun")
     projects = [str(root / name) for name in RECIPES]
     command = [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "tests.pipeline.together", str(root), *projects]
     done = subprocess.run(

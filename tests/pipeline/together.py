@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ FINE_TUNED = {
     "finetune_epochs": 2,
     "finetune_lr": 0.00003,
 }
-RECIPES = {"scratch": FROM_SCRATCH, "tuned": FINE_TUNED}
+RECIPES: dict[str, dict[str, Any]] = {"scratch": FROM_SCRATCH, "tuned": FINE_TUNED}
 
 
 def settings(folder: Path) -> params.Train:

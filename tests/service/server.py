@@ -113,7 +113,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def launch(cls, project: Path, home: Path, port: int | None = None, **extra: str) -> Server:
+    def launch(cls, project: Path, home: Path, port: int | None = None, /, **extra: str) -> Server:
         """Start, without waiting; on a free port unless one is given."""
         port, log = port or free_port(), project / f"server-{time.monotonic_ns()}.log"
         command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
@@ -124,7 +124,7 @@ class Server:
         return cls(process, port, log, project)
 
     @classmethod
-    def start(cls, project: Path, home: Path, port: int | None = None, **extra: str) -> Server:
+    def start(cls, project: Path, home: Path, port: int | None = None, /, **extra: str) -> Server:
         """Start and wait until it is ready."""
         server = cls.launch(project, home, port, **extra)
         server.wait_ready()

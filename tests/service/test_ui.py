@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -27,7 +28,11 @@ def test_errors_of_the_pages_have_the_shape_of_all_errors(client: httpx.Client) 
 
 def test_the_model_tells_its_promotion_if_it_is_known(client: httpx.Client, project: Path) -> None:
     assert client.get("/model").json()["promotion"] is None
-    record = {"champion": {"model_sha256": read(project / PIN_FILE).model_sha256}, "verdict": None, "former": []}
+    record: dict[str, Any] = {
+        "champion": {"model_sha256": read(project / PIN_FILE).model_sha256},
+        "verdict": None,
+        "former": [],
+    }
     (project / PROMOTION_FILE).write_text(json.dumps(record))
     try:
         assert client.get("/model").json()["promotion"] == record

@@ -152,8 +152,8 @@ def test_a_killed_command_leaves_no_table_and_its_rerun_a_whole_one(folder: Mode
     for number in range(4 * CHUNK):
         shutil.copyfile(folder.path / f"self_check/{number % 2}.png", project / f"pictures/{number}.png")
     line = killing.command("training.score", "pictures", "--model", str(folder.path), "--out", "scores.parquet")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(line, cwd=project, env=killing.environment(), **quiet)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(line, cwd=project, env=killing.environment(), stdout=quiet, stderr=quiet)
     while process.poll() is None and not list(project.glob(".scores.parquet.parts/*.parquet")):
         time.sleep(0.005)
     process.kill()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from typing import cast
 
 import numpy as np
 import ray
 from ray import serve
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from tests.load.peers import common
@@ -27,13 +29,13 @@ class Api:
 
     async def __call__(self, request: Request) -> dict[str, list[float]]:
         form = await request.form()
-        found: dict[str, list[float]] = await self.many(await form["image"].read())
+        found: dict[str, list[float]] = await self.many(await cast(UploadFile, form["image"]).read())
         return found
 
 
 if __name__ == "__main__":
     ray.init(num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False, logging_level="warning")
     serve.start(http_options={"host": "127.0.0.1", "port": common.PORT})
-    serve.run(Api.bind(), route_prefix="/predict")
+    serve.run(cast(serve.Deployment, Api).bind(), route_prefix="/predict")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()

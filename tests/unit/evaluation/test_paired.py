@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.evaluation.paired import Contingency, sure_gain
 from training.evaluation.scores import Scores
@@ -30,7 +31,7 @@ def test_the_exact_interval_is_what_very_many_resamples_give(pair: Contingency) 
     )
 
 
-def scores(losses: np.ndarray) -> Scores:  # type: ignore[type-arg]
+def scores(losses: NDArray[np.float64]) -> Scores:
     right = np.exp(-losses)
     return Scores(("cat", "dog"), np.stack([right, 1 - right], axis=1).astype(np.float32), ("cat",) * len(losses))
 

@@ -54,9 +54,8 @@ def post(relay: Relay, alerts: list[Any] | None = None, **request: Any) -> int:
     async def talk() -> int:
         transport = httpx.ASGITransport(relay.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
-            return (
-                await client.post("/retrain", **({"json": {"alerts": alerts}, "headers": BEARER} | request))
-            ).status_code
+            asked: dict[str, Any] = {"json": {"alerts": alerts}, "headers": BEARER} | request
+            return (await client.post("/retrain", **asked)).status_code
 
     return asyncio.run(talk())
 

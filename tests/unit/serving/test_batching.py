@@ -54,7 +54,8 @@ def test_one_failing_batch_fails_alone() -> None:
 
     async def scenario() -> list[object]:
         call = dispatcher()(work)
-        return await asyncio.gather(*(call([number]) for number in range(40)), return_exceptions=True)
+        results: list[object] = await asyncio.gather(*map(call, ([n] for n in range(40))), return_exceptions=True)
+        return results
 
     results = asyncio.run(scenario())
     failed = [number for number, result in enumerate(results) if isinstance(result, ValueError)]

@@ -61,8 +61,8 @@ def ask(api: Api, others: Others, method: str = "POST", path: str = "/predict") 
         return {"type": "http.request", "body": b"", "more_body": False}
 
     factory = SimpleNamespace(service=SimpleNamespace(name="test"), timeout=TIMEOUT_S, api_endpoint=api)
-    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "server": ("x", 1)}
-    scope |= {"scheme": "http", "state": {"request_id": "r"}}
+    asked = {"method": method, "scheme": "http", "path": path, "headers": [], "query_string": b"", "server": ("x", 1)}
+    scope: Scope = {"type": "http", "state": {"request_id": "r"}} | asked
     direct = Direct(others, cast(Any, factory), {"/predict": "predict"})
     asyncio.run(others.counted(direct)(scope, receive, send))
     return sent

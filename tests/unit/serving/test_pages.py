@@ -32,7 +32,7 @@ def pages(folder: ModelFolder) -> Pages:
     return Pages(PlainTextResponse("behind the pages"), folder)
 
 
-def get(app: Pages, path: str, keys: tuple[bytes, ...] = (), **headers: str) -> httpx.Response:
+def get(app: Pages, path: str, keys: tuple[bytes, ...] = (), /, **headers: str) -> httpx.Response:
     """The answer of the pages behind the edge, as service.py puts them together."""
     around = Edge(app, SETTINGS, {"/health", *app.paths}, keys, "7", Drain(0))
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.request_log import Tail, request_files
 from tests.tiny import SOURCE, tiny_model_folder
 from training.serving import settings
 from training.serving.engine import Seen
 from training.serving.records import metrics
+from training.serving.records.log_files import Tail, request_files
 from training.serving.records.watch import Watch
 from training.serving.uploads import Decoded, Upload
 

@@ -86,4 +86,4 @@ def forget_the_dead() -> None:
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     for pid in {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}:
         if not psutil.pid_exists(pid):
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid)
