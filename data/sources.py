@@ -43,7 +43,7 @@ def _unpacked(archive: Path) -> Callable[[Path], Path]:
     return into
 
 
-def _sample(section: Data, root: Path) -> Source:
+def _sample(_section: Data, _root: Path) -> Source:
     expected = SAMPLE.with_name("SHA256SUMS").read_text().split()[0]
     found = file_sha256(SAMPLE)
     if found != expected:
@@ -64,7 +64,7 @@ def _path(section: Data, root: Path, what: str) -> Path:
 
 def _folder(section: Data, root: Path) -> Source:
     path = _path(section, root, "a folder of pictures; " + LAYOUT)
-    return Source(fingerprint(find_tree(path).pictures.items()), lambda work: path)
+    return Source(fingerprint(find_tree(path).pictures.items()), lambda _: path)
 
 
 def _archive(section: Data, root: Path) -> Source:
@@ -81,9 +81,9 @@ def _url(section: Data, root: Path) -> Source:
     return Source(section.sha256, into)
 
 
-def _kaggle(section: Data, root: Path) -> Source:
+def _kaggle(section: Data, _root: Path) -> Source:
     path = _kaggle_folder(section.kaggle)
-    return Source(fingerprint(find_tree(path).pictures.items()), lambda work: path)
+    return Source(fingerprint(find_tree(path).pictures.items()), lambda _: path)
 
 
 def _kaggle_folder(handle: str) -> Path:

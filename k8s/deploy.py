@@ -119,7 +119,7 @@ def alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(_number: int, _frame: FrameType | None) -> None:
     """SIGTERM, as a cancelled CI job sends it, goes back like Ctrl-C does."""
     raise KeyboardInterrupt
 

@@ -54,7 +54,7 @@ def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     print("registry, pin and BentoML store agree")
 
 
-def do_list(registry: Registry, arguments: argparse.Namespace) -> None:
+def do_list(registry: Registry, _: argparse.Namespace) -> None:
     named = registry.aliases()
     rows = [("version", "alias", "gate", "accuracy", "bento model", "commit", "data")]
     for version in registry.versions():
@@ -123,7 +123,7 @@ def do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
         print("dry run: add --yes to delete")
 
 
-def do_pull(registry: Registry, arguments: argparse.Namespace) -> None:
+def do_pull(registry: Registry, _: argparse.Namespace) -> None:
     version = pull.pull_champion(registry)
     print(f"{version.bento_tag} (version {version.number}) is in the BentoML store, verified and pinned")
 

@@ -37,7 +37,10 @@ class PictureClassifier(PythonModel):
         self.classifier = Classifier(ModelFolder.open(Path(context.artifacts["model"])))
 
     def predict(
-        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow demands this name
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """One row for each picture, in order."""
         classes = list(self.classifier.folder.classes)

@@ -11,9 +11,14 @@ from training.common.files import replacing, write_text
 def test_a_block_that_fails_leaves_the_former_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "folder/file"
     write_text(path, "former")
-    with pytest.raises(RuntimeError), replacing(path) as part:
-        part.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "former"
     assert [found.name for found in path.parent.iterdir()] == ["file"]
 

@@ -77,7 +77,11 @@ def test_other_code_or_another_filter_has_a_cache_of_its_own(
 
 
 def test_an_unfinished_array_has_no_name(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), array_writer(tmp_path / "a.npy", 4) as write:
-        write(0, np.zeros((2, 3)))
-        raise RuntimeError
+    def fail_half_way() -> None:
+        with array_writer(tmp_path / "a.npy", 4) as write:
+            write(0, np.zeros((2, 3)))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert list(tmp_path.iterdir()) == []

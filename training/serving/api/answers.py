@@ -40,7 +40,7 @@ class Answer(bentoml.IODescriptor):
     request_id: str = Field(examples=["5743f6a7baeb4c5097ab4bf2f122008e"])
 
     @classmethod
-    async def to_http_response(cls, obj: Any, serde: Any) -> Response:
+    async def to_http_response(cls, obj: Any, _serde: Any) -> Response:
         # BentoML's own way works out a JSON schema for every response
         return Response(orjson.dumps(obj[0]), media_type="application/json")
 
@@ -70,7 +70,7 @@ class Answers(IORootModel[list[Answer | Error]]):
     """One answer, or that picture's own error, for each picture in order."""
 
     @classmethod
-    async def to_http_response(cls, obj: Any, serde: Any) -> Response:
+    async def to_http_response(cls, obj: Any, _serde: Any) -> Response:
         return Response(orjson.dumps(obj), media_type="application/json")
 
 

@@ -207,7 +207,7 @@ class OnePicture(bentoml.IODescriptor):
     image: Image = Field(description="one picture file")
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+    async def from_http_request(cls, request: Request, _serde: Any) -> Self:
         made: Self = cls.model_construct(image=[await _reader().one(request)])
         return made
 
@@ -218,7 +218,7 @@ class ManyPictures(bentoml.IODescriptor):
     images: list[Image] = Field(description="picture files")
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+    async def from_http_request(cls, request: Request, _serde: Any) -> Self:
         made: Self = cls.model_construct(images=await _reader().many(request))
         return made
 

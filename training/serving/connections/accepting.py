@@ -43,7 +43,7 @@ class SharingLoop(uvloop.Loop):
         return SharingServer(self, listening, protocol_factory, how.get("backlog", 100), self.counters)
 
 
-def factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventLoop]:
+def factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventLoop]:  # noqa: ARG001 - uvicorn names it
     """What uvicorn makes its event loop with."""
     return SharingLoop
 

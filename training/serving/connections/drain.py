@@ -21,7 +21,7 @@ class Drain:
         if not callable(stop):
             return
 
-        def begin(number: int, frame: FrameType | None) -> None:
+        def begin(number: int, _frame: FrameType | None) -> None:
             again, self.began = self.began, True
             delay = 0.0 if again else self.seconds
             loop.call_soon_threadsafe(loop.call_later, delay, stop, number, None)

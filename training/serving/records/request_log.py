@@ -62,7 +62,7 @@ class _File(RotatingFileHandler):
             log.warning("request log: %s; predictions go on unrecorded", self._error)
         self._broken = self._error is not None
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, _record: logging.LogRecord) -> None:
         """Called in an exception's handler: counts the batch as lost, and has the file opened anew next time."""
         self._error = cast(Exception, sys.exception())
         metrics.LOG_ERRORS.inc(self._lines)
