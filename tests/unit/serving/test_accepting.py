@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
 from tests.unit.serving.test_shared_counters import start
-from training.serving.connections.accepting import LEAVE_S, SharingServer
+from training.serving.connections.accepting import SharingServer
 from training.serving.connections.shared_counters import Count, SharedCounters
 
 OPEN: list[asyncio.StreamWriter] = []  # of clients
@@ -30,29 +29,44 @@ class Greeter(asyncio.Protocol):
         self.transport.write(b"hello")
 
 
-async def greeted(port: int) -> float:
-    """Seconds until a client is greeted."""
-    begun = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    assert await asyncio.wait_for(reader.readexactly(5), 5) == b"hello"
+class Leaving(SharingServer):
+    """Notes until when it left connections to others, and that it takes none of them before."""
+
+    def __init__(self, counters: SharedCounters) -> None:
+        self.left: list[float] = []
+        loop, listening = asyncio.get_running_loop(), socket.create_server(("127.0.0.1", 0))
+        super().__init__(loop, listening, lambda: Greeter(counters), 100, counters)
+
+    def _look_again(self, until: float) -> None:
+        if until not in self.left:
+            self.left.append(until)
+        super()._look_again(until)
+
+    def _take(self) -> bool:
+        assert not self.left or self._loop.time() >= self.left[-1]
+        return super()._take()
+
+
+async def greeted(server: Leaving) -> int:
+    """How many times connections had been left when a client was greeted."""
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    assert await asyncio.wait_for(reader.readexactly(5), 60) == b"hello"
     OPEN.append(writer)
-    return time.perf_counter() - begun
+    return len(server.left)
 
 
-def greeted_after(counters: SharedCounters, connections: int, at_once: bool = False) -> list[float]:
-    """Seconds until so many clients, one after another or all at once, are greeted."""
+def left_before(counters: SharedCounters, connections: int, at_once: bool = False) -> list[int]:
+    """How many times connections had been left when so many clients, one after another or all at once, were greeted."""
 
-    async def scenario() -> list[float]:
-        listening = socket.create_server(("127.0.0.1", 0))
-        server = SharingServer(asyncio.get_running_loop(), listening, lambda: Greeter(counters), 100, counters)
-        port = server.sockets[0].getsockname()[1]
+    async def scenario() -> list[int]:
+        server = Leaving(counters)
         if at_once:
-            times = await asyncio.gather(*(greeted(port) for _ in range(connections)))
+            times = await asyncio.gather(*(greeted(server) for _ in range(connections)))
         else:
-            times = [await greeted(port) for _ in range(connections)]
+            times = [await greeted(server) for _ in range(connections)]
         server.close()
         await server.wait_closed()
-        listening.close()
+        server.sockets[0].close()
         while OPEN:
             OPEN.pop().close()
         return times
@@ -61,20 +75,17 @@ def greeted_after(counters: SharedCounters, connections: int, at_once: bool = Fa
 
 
 def test_with_as_few_as_any_it_accepts_at_once(tmp_path: Path) -> None:
-    assert min(greeted_after(SharedCounters(tmp_path / "counters", 1), 20)) < LEAVE_S / 2
+    assert left_before(SharedCounters(tmp_path / "counters", 1), 20) == [0] * 20
 
 
 def test_with_more_than_another_it_leaves_them_to_that_for_a_moment(tmp_path: Path) -> None:
     with start(tmp_path / "counters", connections=0) as other:  # which never accepts
-        first, *others = greeted_after(SharedCounters(tmp_path / "counters", 2), 5)
+        assert left_before(SharedCounters(tmp_path / "counters", 2), 5) == [0, 1, 2, 3, 4]
         other.kill()
-    assert first < min(others)
-    assert min(others) > 0.9 * LEAVE_S
-    assert max(others) < 1
 
 
 def test_many_at_once_wait_for_another_that_never_accepts_only_once(tmp_path: Path) -> None:
     with start(tmp_path / "counters", connections=0) as other:
-        times = greeted_after(SharedCounters(tmp_path / "counters", 2), 40, at_once=True)
+        times = left_before(SharedCounters(tmp_path / "counters", 2), 40, at_once=True)
         other.kill()
-    assert max(times) < 10 * LEAVE_S
+    assert max(times) < 10  # one after another it would be 39
