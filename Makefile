@@ -117,10 +117,19 @@ manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a r
 	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: check
-check: $(INSTALLED) ## lint, format and types
+check: $(INSTALLED) ## lint, format, types, and the walls between the rooms
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
+
+.PHONY: quick
+quick: check ## `make check` and the quick unit tests, in half a minute
+	python -m pytest tests/unit -n 2 -m 'not torch and not slow'
+
+.PHONY: hooks
+hooks: $(INSTALLED) ## have git run `make quick` before each push (lefthook.yml)
+	lefthook install
 
 .PHONY: install
 install: $(INSTALLED) ## make .venv with the locked dependencies

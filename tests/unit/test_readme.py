@@ -125,6 +125,7 @@ def usage(module: str, *words: str) -> str:
     return output.getvalue()
 
 
+@pytest.mark.slow
 def test_options_of_commands_exist(page: Path) -> None:
     for module, *words in modules(page.read_text()):
         options = {word.partition("=")[0] for word in words if OPTION.match(word)}

@@ -115,6 +115,7 @@ def test_a_class_called_like_a_column(tmp_path: Path, pictures: Path) -> None:
     assert rows["label"][0] == first.label
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on(
     folder: ModelFolder, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_other_pictures_or_another_model_start_anew(folder: ModelFolder, picture
     assert set(score(contrary, found, kept)["prediction"].dropna()) == {"dog"}
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_table_and_its_rerun_a_whole_one(folder: ModelFolder, tmp_path: Path) -> None:
     project = killing.project(tmp_path / "project")
     (project / "pictures").mkdir()

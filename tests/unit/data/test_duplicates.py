@@ -54,6 +54,7 @@ def test_few_pictures_have_no_pairs(count: int) -> None:
     assert near_pairs(np.zeros(count, np.uint64), np.zeros((count, 3), np.uint8), 6).shape == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # one by one the pairs would take many minutes
 def test_finds_all_among_25_000() -> None:
     looks = np.random.default_rng(1).integers(0, 2**63, 25_000, dtype=np.uint64)

@@ -77,6 +77,7 @@ def test_another_source_replaces_everything(tmp_path: Path, source: Path) -> Non
     assert read_files(tmp_path / RAW) == files
 
 
+@pytest.mark.slow
 def test_sample_is_what_its_card_says(tmp_path: Path) -> None:
     done = fetch(data_section(source="sample"), tmp_path)
     assert done.classes == {"cat": 1000, "dog": 1000}
@@ -85,6 +86,7 @@ def test_sample_is_what_its_card_says(tmp_path: Path) -> None:
     assert hashlib.sha256(SAMPLE.read_bytes()).hexdigest() in card
 
 
+@pytest.mark.slow
 def test_sample_is_rebuilt_byte_for_byte() -> None:
     with zipfile.ZipFile(SAMPLE) as file:
         names = sorted(file.namelist())
@@ -142,6 +144,7 @@ def test_says_what_is_wrong(tmp_path: Path, source: Path, changes: dict[str, Any
     assert not (tmp_path / RAW).exists()
 
 
+@pytest.mark.slow
 def test_kaggle_without_a_network_is_one_clear_line(tmp_path: Path) -> None:
     line = command("data.fetch", "--source", "kaggle", "--kaggle", "salader/dogs-vs-cats")
     environment = {"KAGGLE_API_ENDPOINT": "http://127.0.0.1:1", "KAGGLEHUB_CACHE": str(tmp_path / "kaggle")}
@@ -178,6 +181,7 @@ def test_command_line_ends_with_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_then_run_again(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
     whole = fetch(data_section(source="sample"), tmp_path / "undisturbed")

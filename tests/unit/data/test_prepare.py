@@ -19,6 +19,8 @@ from data.tree import class_of, find_tree
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
 from tests.killing import command, environment, project, run, run_killed_after
 
+pytestmark = pytest.mark.slow
+
 RENAME = {"cats": "cat", "Dog": "dog"}
 
 

@@ -26,7 +26,7 @@ np.save(sys.argv[3], runner(open(sys.argv[1], "rb").read())(np.load(sys.argv[2])
 """
 
 
-pytestmark = pytest.mark.needs("vnni", "cc")
+pytestmark = [pytest.mark.torch, pytest.mark.needs("vnni", "cc")]
 
 
 class Wide(nn.Module):

@@ -12,6 +12,8 @@ from training import params
 from training.evaluation.calibration import Calibration
 from training.evaluation.trained import EvaluationError, Outputs
 
+pytestmark = pytest.mark.torch
+
 SETTINGS = params.load(ROOT / "params.yaml").evaluate
 
 

@@ -93,6 +93,7 @@ def test_the_interval_of_a_perfect_auroc_is_not_empty() -> None:
     assert metrics.auroc(np.ones(100), np.zeros(20))["interval"][0] == 0
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_auroc_covers_it_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     true = 0.9214  # of normal scores two standard deviations apart

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from training.evaluation.novelty import DIRECTIONS, Novelty, NoveltyModule
+
+pytestmark = pytest.mark.torch
 
 
 def embeddings(count: int, seed: int, unlike: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

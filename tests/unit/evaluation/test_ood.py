@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from training.evaluation import ood
 from training.model.preprocess import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(ood.__file__).parent
 
 

@@ -13,6 +13,8 @@ from tests.drawing import drawing
 from training.evaluation.quantise import channel_steps, feature_means, first_nodes, quantised
 from training.fit.forward import onnx_bytes, runner
 
+pytestmark = pytest.mark.torch
+
 SIZE = 32
 
 

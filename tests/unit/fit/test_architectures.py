@@ -8,6 +8,8 @@ import torch
 from training import params
 from training.fit.architectures import ModelError, build, recipe
 
+pytestmark = pytest.mark.torch
+
 
 def settings(**changes: object) -> params.Train:
     return params.load().train.model_copy(update=changes)

@@ -8,6 +8,8 @@ import torch
 
 from training.fit.augment import Augmented, mirrored, plain, sharpened, sharpened_mirrored, shuffled
 
+pytestmark = pytest.mark.torch
+
 
 def pictures(count: int = 10, side: int = 36) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

@@ -7,6 +7,8 @@ import torch
 
 from training.fit.device import DeviceError, pick_device, set_up
 
+pytestmark = pytest.mark.torch
+
 
 def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVICE", "cpu")

@@ -8,6 +8,8 @@ from torch import nn
 
 from training.fit.distributed import ALONE, DistributedError, World, joined
 
+pytestmark = pytest.mark.torch
+
 
 def test_without_torchrun_there_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)

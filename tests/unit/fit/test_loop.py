@@ -14,6 +14,8 @@ from training.common import disk
 from training.fit.augment import shuffled
 from training.fit.loop import Phase, Progress, read_history, resume, save, write_history
 
+pytestmark = pytest.mark.torch
+
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
 

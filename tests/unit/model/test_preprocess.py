@@ -35,6 +35,7 @@ def refused(data: bytes, limits: Limits | None = None) -> PictureError:
     return caught.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (32, 32), (8, 100), (1201, 803)])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_and_size_becomes_the_same_square(kind: str, size: tuple[int, int]) -> None:
@@ -64,6 +65,7 @@ def test_lossless_formats_agree() -> None:
     assert all(np.array_equal(seen(files[0]), seen(data)) for data in files[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(600, 400), (1800, 1200), (3001, 2003)])
 def test_a_jpeg_decoded_small_looks_like_one_decoded_in_full(size: tuple[int, int]) -> None:
     data = encoded(drawing(1, *size), "JPEG", quality=90)
@@ -198,6 +200,7 @@ def by_pillow(picture: Image.Image, how: Preprocessing, name: str) -> NDArray[np
     return np.asarray(picture.resize((224, 224), Image.Resampling[name.upper()], box), dtype=np.int16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(300, 270), (640, 480), (1000, 1017), (2100, 1901), (257, 5000)])
 def test_the_quicker_resizer_shrinks_to_what_pillow_gives(size: tuple[int, int], name: Any) -> None:
@@ -221,6 +224,7 @@ def test_of_a_long_jpeg_the_same_square_is_seen(size: tuple[int, int]) -> None:
     assert np.array_equal(load(data, HOW), shrink(open_checked(data), HOW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(300, 200), (301, 200), (1203, 802)])

@@ -27,6 +27,8 @@ from training.model.properties import measure
 from training.model.reference import Reference
 from training.serving import startup
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"permutations": 1999, "min_pictures": 30}
 
 

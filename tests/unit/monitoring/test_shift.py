@@ -32,6 +32,7 @@ def alarms(reference: Sample, window: Sample, rate: float = 0.01) -> list[str]:
     return [test.name for test in compare(reference, window, rate, 1999, seed=1) if test.alarm]
 
 
+@pytest.mark.slow
 def test_without_drift_alarms_come_at_the_stated_rate() -> None:
     windows = 150
     found = sum(

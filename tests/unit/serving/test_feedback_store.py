@@ -243,6 +243,7 @@ for number in range(2_000):
 """
 
 
+@pytest.mark.slow
 def test_what_was_answered_survives_kill_9_of_several_writers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     writers = [

@@ -39,6 +39,7 @@ def start(path: Path, connections: int = 2, pictures: int = 5) -> subprocess.Pop
     return other
 
 
+@pytest.mark.slow
 def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

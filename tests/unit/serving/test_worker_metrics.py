@@ -75,6 +75,7 @@ def growing(samples: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in samples.items() if "in_progress" not in name}
 
 
+@pytest.mark.slow
 def test_counters_never_go_backwards_when_workers_are_killed(
     workers: list[subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,16 @@ class RequestLog:
     together the newest `files` and one more of each other worker at most."""
 
     def __init__(self, folder: Path, max_bytes: int, files: int) -> None:
-        file = _File(folder, max_bytes, files)
-        self._later: Deferred[dict[str, Any]] = Deferred("request-log", file.append, lambda _: metrics.LOG_ERRORS.inc())
-        self.add, self.flush, self.close = self._later.add, self._later.flush, self._later.close
+        self._file = _File(folder, max_bytes, files)
+        self._later: Deferred[dict[str, Any]] = Deferred(
+            "request-log", self._file.append, lambda _: metrics.LOG_ERRORS.inc()
+        )
+        self.add, self.flush = self._later.add, self._later.flush
+
+    def close(self) -> None:
+        """Write the rest, and close the file."""
+        self._later.close()
+        self._file.close()
 
 
 class _File(RotatingFileHandler):
