@@ -52,7 +52,8 @@ def test_a_copy_and_a_moved_project_keep_to_themselves(
     assert files(original) == before
     assert {path.name for path in tmp_path.iterdir()} == {"moved & renamed"}
     told = everything(project / "mlflow.db")
-    assert str(original) not in told and str(tmp_path / "copy") not in told
+    assert str(original) not in told
+    assert str(tmp_path / "copy") not in told
     assert f"{project}/mlruns/1" in told
 
 

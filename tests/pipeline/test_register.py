@@ -14,7 +14,7 @@ from training import params, register
 from training.model.classifier import Classifier
 from training.model.folder import ModelFolder, ModelFolderError
 from training.register import NotReadyError, metric_name
-from training.registry import bento_store
+from training.registry import bento_store, packaging
 from training.registry.mlflow_store import Registry
 
 
@@ -90,11 +90,11 @@ def test_a_class_called_like_the_column_of_the_answer(tmp_path: Path) -> None:
     from training.registry.mlflow_model import PictureClassifier
 
     folder = tiny_model_folder(tmp_path / "model", ("cat", "label"))
-    context = PythonModelContext({"model": str(folder.path)}, None)
+    context = PythonModelContext({"model": str(folder.path)}, None)  # type: ignore[no-untyped-call]
     model = PictureClassifier()
     model.load_context(context)
     answers = model.predict(context, pd.DataFrame({"image": [tiny_picture(1, 5, noise=0.0)]}))
-    assert list(answers.columns) == register.signature(("cat", "label")).outputs.input_names()
+    assert list(answers.columns) == packaging.signature(("cat", "label")).outputs.input_names()
     assert answers["label"][0] == "label"
     assert answers["probability of label"][0] > 0.5
 
@@ -187,5 +187,5 @@ def test_any_class_name_is_a_metric_name_of_its_own() -> None:
     keys = [metric_name(f"per_class.{name}.recall") for name in names] + [metric_name("../x"), metric_name("/x")]
     assert len(set(keys)) == len(keys)
     for key in keys:
-        _validate_metric_name(key)
+        _validate_metric_name(key)  # type: ignore[no-untyped-call]
         assert len(key) <= 250

@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipeline.acting import promoted
 from tests.service.server import ROOT, free_port
-from tests.unit.test_port import answering
+from tests.unit.common.test_port import answering
 from training.run import RunError, wait_until_ready
 
 

@@ -95,7 +95,7 @@ def good_times(client: httpx.Client, picture: bytes, expected: dict[str, float],
 
 
 def resident_mb(pids: Iterable[int]) -> float:
-    return sum(psutil.Process(pid).memory_info().rss for pid in pids) / 2**20
+    return float(sum(psutil.Process(pid).memory_info().rss for pid in pids)) / 2**20
 
 
 def test_good_clients_never_notice(attacked: Server, cat: bytes) -> None:

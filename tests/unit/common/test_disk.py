@@ -34,7 +34,7 @@ def write(path: Path) -> None:
 
 
 def test_too_little_room_is_said_before_a_byte_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2_000_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2_000_000))
     with pytest.raises(DiskError, match=r"needs 2\.1 MB, 2\.0 MB are free: make room"):
         write(tmp_path / "a.npy")
     assert not list(tmp_path.iterdir())

@@ -18,4 +18,6 @@ def test_only_in_a_temporary_copy_is_anything_left_out(tmp_path: Path, monkeypat
     assert passed_over("registered", stage | {"DVC_EXP_NAME": "short"}) is None
     monkeypatch.chdir(copy)
     told = passed_over("registered", stage | {"DVC_EXP_NAME": "short"})
-    assert told and told.startswith("nothing is registered from a temporary copy") and "`dvc exp apply short`" in told
+    assert told
+    assert told.startswith("nothing is registered from a temporary copy")
+    assert "`dvc exp apply short`" in told

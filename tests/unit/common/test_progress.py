@@ -15,7 +15,8 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
     log = io.StringIO()
     assert list(Bar(range(3), "decode", unit="picture", miniters=1, file=log)) == [0, 1, 2]
-    assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
+    assert "\r" not in log.getvalue()
+    assert "\x1b" not in log.getvalue()
     lines = log.getvalue().splitlines()
     assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 picture" for count in (1, 2, 3)]
     assert lines[0].endswith(" left")
