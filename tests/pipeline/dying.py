@@ -45,7 +45,7 @@ IMPORTED = (mlflow.pyfunc, mlflow.store, models, checks)  # what the commands im
 CHANGES: list[tuple[Any, str]] = [
     (bento_store, "put"),
     (Path, "rename"),
-    (pin, "replace_text"),
+    (Path, "replace"),
     (Registry, "set_tag"),
     (Registry, "delete_tag"),
     (Registry, "set_alias"),

@@ -15,6 +15,8 @@ import pytest
 from tests.load.generator import BROKEN, Load, Outcome, send
 from tests.service.server import free_port
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 0.5
 SLOW_S = 0.3
 

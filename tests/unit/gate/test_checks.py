@@ -16,6 +16,8 @@ from training.gate import checks as gate_checks
 from training.gate.checks import Check, Gate, chance_calibration_error
 from training.model.folder import CARD_FILE, ModelFolder, write_sums
 
+pytestmark = pytest.mark.slow
+
 LIMITS = params.load(ROOT / "params.yaml").promote
 Judge = Callable[..., dict[str, Check]]
 
@@ -79,7 +81,6 @@ def test_a_lower_log_loss_at_the_same_answers_is_a_reason(judge: Judge, model: A
     assert checks["reason to move"].figure.startswith("lower log-loss")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_of_two_equal_models_the_champion_stays_whatever_the_seed(judge: Judge, model: Any, seed: int) -> None:
     """Trained alike from two seeds: almost the same weights, a few answers differ."""
@@ -105,7 +106,6 @@ def test_too_few_pictures_cannot_show_non_inferiority(judge: Judge, model: Any) 
     assert not checks["non-inferior"].passed
 
 
-@pytest.mark.slow
 def test_of_too_few_test_pictures_no_champion_is_replaced(judge: Judge, model: Any) -> None:
     champion = model("champion")
     champion.card["lineage"]["data_hash"] = "0" * 64
@@ -115,7 +115,6 @@ def test_of_too_few_test_pictures_no_champion_is_replaced(judge: Judge, model: A
     assert failed(judge(model(), min_test_pictures=count + 1)) == set()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "name"),
     [
@@ -139,7 +138,6 @@ def test_one_answer_to_everything_is_degenerate(judge: Judge, model: Any) -> Non
     assert "100.0% of the answers are cat" in checks["degenerate answers"].figure
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("times", "passes"), [((9.0, 1.0), False), ((5.9, 1.0), True), ((140.0, 100.0), True)])
 def test_latency_is_decided_by_the_ratio_above_the_floor(
     judge: Judge, model: Any, monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], passes: bool
@@ -203,7 +201,6 @@ def test_int8_without_evidence_fails(judge: Judge, model: Any) -> None:
     assert failed(judge(candidate)) == {"int8"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("times", "reason"), [((5.0, 7.0), True), ((6.5, 7.0), False)])
 def test_int8_in_place_of_fp32_needs_to_be_faster(
     judge: Judge, model: Any, monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], reason: bool
