@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -328,3 +329,18 @@ def test_a_champion_made_by_hand_is_named_and_can_be_escaped(two: Path, command:
     outcome = promoted(two, force="back to one with lineage", **GOOD)
     assert not outcome.kept_out
     assert aliases()["champion"] == outcome.candidate.version
+
+
+def test_a_database_that_was_not_finished_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full before MLflow has made all its tables: the next command finds none of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(RegistryError, match=r"mlflow\.db cannot be used"):
+            Registry(NAME)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    assert not Registry(NAME).exists()

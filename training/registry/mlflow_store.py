@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import urllib.error
 import urllib.request
 import warnings
@@ -224,9 +225,26 @@ def _client(uri: str) -> MlflowClient:
         raise RegistryError(f"the folder of {uri} does not exist: correct MLFLOW_TRACKING_URI or make it")
     moved.tell(uri)
     with _told(without_password(uri)):
+        if uri.startswith(SQLITE) and not database.exists():
+            _make(database)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         return mlflow.MlflowClient(uri, uri)
+
+
+def _make(database: Path) -> None:
+    """Have MLflow make its tables under another name: from half of them (a kill, a full disk) it never goes on."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix=f"{database.name}.", suffix=".part", dir=database.parent) as folder:
+        part = Path(folder, database.name)
+        mlflow.MlflowClient(f"{SQLITE}{part}").search_experiments()
+        try:
+            os.link(part, database)
+        except FileExistsError:
+            pass  # another command was quicker
+        except OSError:  # a file system without links
+            part.replace(database)
 
 
 def _probe(uri: str) -> None:
