@@ -15,7 +15,7 @@ import sys
 import venv
 from collections.abc import Sequence
 
-from tests.parts import PARTS, Part
+from tests.parts import PARTS, Part, chromium
 
 
 def main() -> int:
@@ -62,6 +62,7 @@ def run(command: Sequence[str]) -> bool:
 
 def tell(names: Sequence[str]) -> None:
     """Which parts are here now, and what brings the others where this command cannot."""
+    chromium.cache_clear()  # it was looked for before it was installed
     for name in names:
         part, why = PARTS[name], PARTS[name].missing()
         installs = part.python or part.program or part.packaged
