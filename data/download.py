@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from data.errors import DataError
-from data.files import discard
-from training.common.files import file_sha256, write_text
+from training.common.files import discard, file_sha256, write_text
 from training.common.progress import Bar
 
 PIECE = 1 << 16  # bytes

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
-from data.files import discard, fingerprint, fresh, make_folders, swap, workspace
+from data.files import fingerprint, make_folders, workspace
 from data.sources import locate
 from data.tree import Tree, find_tree
 from training import params
 from training.common.command import run_command
-from training.common.files import write_text
+from training.common.files import discard, fresh, swap, write_text
 from training.common.progress import Bar
 
 RAW = Path("data/raw")

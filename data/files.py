@@ -1,9 +1,8 @@
-"""Folders that appear whole or not at all: work is done beside them, under a lock, and swapped in at the end."""
+"""Folders in which one process works at a time, one folder for each class, and what tells that files changed."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,21 +26,6 @@ def workspace(folder: Path) -> Iterator[Path]:
         raise DataError(f"another process is at work in {folder}: wait until it has ended") from None
 
 
-def discard(path: Path) -> None:
-    """Remove a file, a link or a whole folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def fresh(folder: Path) -> Path:
-    """`folder`, empty."""
-    discard(folder)
-    folder.mkdir(parents=True)
-    return folder
-
-
 def make_folders(root: Path, names: Iterable[str]) -> None:
     """Make folders in `root`, which has none yet; DataError where the file system takes two names for one."""
     for name in names:
@@ -52,16 +36,6 @@ def make_folders(root: Path, names: Iterable[str]) -> None:
                 f"{root} takes {name!r} for the name of another class too (upper and lower case, accents): give both "
                 "folders one class by data.rename, or rename one of them"
             ) from None
-
-
-def swap(staged: Path, final: Path) -> None:
-    """Put the folder `staged` in the place of `final`. Killed midway, `final` is the former, the new, or missing."""
-    former = staged.with_name(staged.name + ".old")
-    discard(former)
-    if final.exists() or final.is_symlink():
-        final.rename(former)
-    staged.rename(final)
-    discard(former)
 
 
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from data import report
 from data.duplicates import groups, near_pairs, same_content
 from data.errors import DataError
-from data.files import discard, fresh, make_folders, swap, workspace
+from data.files import make_folders, workspace
 from data.pictures import Examined, Refused, Rules, Task, examine
 from data.split import SPLITS, AssignedPicture, held_back, own_split
 from data.tree import class_of, find_tree, folder_of
 from training import params
 from training.common.command import run_command
 from training.common.cores import usable_cores
-from training.common.files import write_text
+from training.common.files import discard, fresh, swap, write_text
 from training.common.progress import Bar
 
 RAW = Path("data/raw")

@@ -9,9 +9,9 @@ from pathlib import Path
 from data.archive import unpack
 from data.download import download
 from data.errors import DataError
-from data.files import fingerprint, fresh
+from data.files import fingerprint
 from data.tree import LAYOUT, find_tree
-from training.common.files import file_sha256
+from training.common.files import file_sha256, fresh
 from training.params import Data
 
 SAMPLE = Path(__file__).parent / "sample" / "cats-and-dogs.zip"

@@ -26,11 +26,11 @@ from typing import Any
 import fsspec
 
 from data.errors import DataError
-from data.files import discard, fresh
 from data.tree import class_of, find_tree, folder_of
 from monitoring import request_log
 from training import params
 from training.common.command import run_command
+from training.common.files import discard, fresh
 from training.common.intervals import wilson_corrected
 from training.common.progress import Bar
 from training.params import ParamsError

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and the hash of one."""
+"""Files and folders that appear whole or not at all, and the hash of a file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,3 +38,28 @@ def write_text(path: Path, text: str) -> None:
         return
     with replacing(path) as part:
         part.write_bytes(data)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def fresh(folder: Path) -> Path:
+    """`folder`, empty."""
+    discard(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def swap(staged: Path, final: Path) -> None:
+    """Put the folder `staged` in the place of `final`. Killed midway, `final` is the former, the new, or missing."""
+    former = staged.with_name(staged.name + ".old")
+    discard(former)
+    if final.exists() or final.is_symlink():
+        final.rename(former)
+    staged.rename(final)
+    discard(former)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
-from data.files import discard, fingerprint, fresh, make_folders, swap, workspace
+from data.files import fingerprint, make_folders, workspace
 from tests.drawing import read_files, write_files
-from training.common.files import write_text
+from training.common.files import discard, fresh, swap, write_text
 
 
 def test_swap_puts_the_new_in_the_place_of_the_former(tmp_path: Path) -> None:
