@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -153,11 +154,17 @@ def _ports_of_root() -> str | None:
     return _here(first.is_file() and int(first.read_text()) > 1, "every user may listen on port 1 here")
 
 
+def uv_environment() -> dict[str, str]:
+    """uv's variables: it gives up soon, and keeps its cache elsewhere where the home cannot be written to."""
+    home = Path(os.environ.get("HOME", "/"))
+    cache = {} if os.access(home, os.W_OK) else {"UV_CACHE_DIR": str(Path(tempfile.gettempdir()) / "uv-cache")}
+    return os.environ | {"UV_HTTP_RETRIES": "1"} | cache
+
+
 def _package_index() -> str | None:
     """Whether uv, which is among the locked packages, reaches an index."""
     command = [str(BIN / "uv"), "pip", "compile", "--quiet", "--no-deps", "-"]
-    environment = os.environ | {"UV_HTTP_RETRIES": "1"}
-    done = subprocess.run(command, input="wheel", env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, input="wheel", env=uv_environment(), capture_output=True, text=True, timeout=200)
     return _here(done.returncode == 0, (done.stderr.strip().splitlines() or ["uv failed"])[-1])
 
 

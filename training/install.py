@@ -33,7 +33,7 @@ MEASURED = "2.14.1"  # the torch whose CUDA build and libraries take these, on L
 DOWNLOAD_GB, DISK_GB = 3.0, 5.3
 
 
-OTHER_INDEXES = ("UV_INDEX", "UV_FIND_LINKS", "UV_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX")
+OTHER_INDEXES = ("UV_INDEX", "UV_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX")
 
 
 class InstallError(Exception):
@@ -124,6 +124,11 @@ def pip_settings(listed: str) -> dict[str, str]:
     return found
 
 
+def without_index(settings: Mapping[str, str]) -> bool:
+    """Whether pip is told to look in folders alone; uv has no variable for that."""
+    return settings.get("no-index", "").lower() in ("1", "true", "yes", "on")
+
+
 def as_uv(settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """uv's variables that say what pip's settings say: uv does not read those. What is set for uv itself stays."""
 
@@ -135,7 +140,6 @@ def as_uv(settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[s
         "UV_INDEX": " ".join(words("extra-index-url")),
         "UV_FIND_LINKS": ",".join(one for one in words("find-links") if "://" in one or Path(one).exists()),
         "UV_INSECURE_HOST": " ".join(words("trusted-host")),
-        "UV_NO_INDEX": "1" if settings.get("no-index", "").lower() in ("1", "true", "yes", "on") else "",
         "UV_HTTP_TIMEOUT": settings.get("default-timeout", settings.get("timeout", "")),
         "SSL_CERT_FILE": settings.get("cert", ""),
         "ALL_PROXY": settings.get("proxy", ""),
@@ -154,9 +158,11 @@ class Installer:
         self.environment = dict(os.environ)
         found = shutil.which("uv")
         self.uv = [found] if found else [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else []
+        self.no_index = False
         if self.uv:
-            listed = self._asked([*self.pip, "config", "list"])
-            self.environment.update(as_uv(pip_settings(listed), os.environ))
+            settings = pip_settings(self._asked([*self.pip, "config", "list"]))
+            self.environment.update(as_uv(settings, os.environ))
+            self.no_index = without_index(settings)
 
     def _asked(self, command: Sequence[str]) -> str:
         """What a command prints; nothing if it fails, as without a network."""
@@ -174,7 +180,7 @@ class Installer:
         """`words` without their dependencies, which the locks name; from `index` alone if one is given."""
         if self.uv:
             command = [*self.uv, "pip", "install", "--python", self.python, "--no-deps", *words]
-            command += ["--default-index", index] if index else []
+            command += ["--default-index", index] if index else ["--no-index"] if self.no_index else []
         else:
             command = [*self.pip, "install", "--no-deps", *words, *(["--index-url", index] if index else [])]
         environment = {name: text for name, text in self.environment.items() if not (index and name in OTHER_INDEXES)}

@@ -38,7 +38,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         shutil.copy(project / "params.yaml", root / name)
     torchrun = str(Path(sys.executable).parent / "torchrun")
     projects = [str(root / name) for name in RECIPES]
-    command = [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "tests.pipeline.together", str(root), *projects]
+    own = ["--standalone", "--local-addr", "127.0.0.1"]  # the machine's name may not resolve
+    command = [torchrun, *own, "--nproc-per-node", "2", "-m", "tests.pipeline.together", str(root), *projects]
     done = subprocess.run(
         command, cwd=SOURCE, env=killing.environment() | {"DEVICE": "cpu"}, capture_output=True, text=True, timeout=240
     )

@@ -224,7 +224,8 @@ def test_uv_is_given_what_pip_is_configured_with() -> None:
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
     assert install.as_uv(settings, {})["UV_INDEX"] == "https://d.example https://e.example"
-    assert install.as_uv({"no-index": "true"}, {})["UV_NO_INDEX"] == "1"
+    assert install.without_index({"no-index": "true"})
+    assert not install.without_index({"no-index": "0"})
 
 
 def test_no_python_that_will_do(wheels: Path, tmp_path: Path) -> None:

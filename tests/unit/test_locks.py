@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests import parts
 from training import install
 
 ROOT = Path(__file__).parent.parent.parent
@@ -123,7 +123,7 @@ def test_the_pythons_are_the_same_everywhere() -> None:
 
 def resolver(*words: str, given: str = "") -> str:
     """What uv says of what it cannot resolve to wheels of the locks; empty if it can do all."""
-    environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_HTTP_RETRIES": "1"}
+    environment = parts.uv_environment() | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
     command = [str(Path(sys.executable).parent / "uv"), "pip", *words]
     done = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=200)
     return "" if done.returncode == 0 else done.stderr
@@ -147,6 +147,7 @@ def test_every_platform_and_python_finds_wheels(tmp_path: Path) -> None:
     assert {pair: answer for pair, answer in answers.items() if answer} == {}
 
 
+@pytest.mark.needs("package-index")
 def test_a_version_without_wheels_is_found(tmp_path: Path) -> None:
     words = ["install", "--dry-run", "--no-deps", "--python", sys.executable, "--target", str(tmp_path)]
     words += ["--only-binary", ":all:", "--python-version", "3.13", "--python-platform"]
