@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.killing import ROOT
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.model.classifier import Classifier
 from training.model.folder import CARD_FILE, MODEL_FILE, ModelFolder, ModelFolderError, write_sums
@@ -65,3 +69,10 @@ def test_a_batch_answers_as_single_pictures_do(folder: ModelFolder) -> None:
     pictures = [tiny_picture(number % 2, number) for number in range(9)]
     single = np.concatenate([classifier.predict_bytes([picture]) for picture in pictures])
     np.testing.assert_allclose(classifier.predict_bytes(pictures), single, atol=1e-6)
+
+
+def test_onnx_runtime_reports_to_nobody_and_says_nothing_without_a_home() -> None:
+    code = "import training.model.classifier, onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {"PATH": os.environ["PATH"], "HOME": "/proc/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
