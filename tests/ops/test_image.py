@@ -170,8 +170,10 @@ def test_it_holds_no_tools_tests_or_training_code(contents: Contents) -> None:
     assert not packages & {"torch", "mlflow", "dvc", "pytest", "pip"}
     assert not [path for path in paths if path.is_relative_to("opt/venv") and path.name == "tests"]
     modules = {path.stem for path in paths if path.is_relative_to(f"{SOURCE}/training") and path.suffix == ".py"}
-    assert {"inference", "startup"} <= modules
-    assert not modules & {"train", "fit", "evaluate", "gate", "promote", "register", "image"}
+    assert {"classifier", "startup"} <= modules
+    assert not modules & {"train", "evaluate", "promote", "register", "image"}
+    rooms = {path.parent.name for path in paths if path.is_relative_to(f"{SOURCE}/training") and path.suffix == ".py"}
+    assert rooms == {"training", "common", "model", "serving", "api", "bento", "connections", "records"}
 
 
 @pytest.mark.needs("docker")
