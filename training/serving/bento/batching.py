@@ -4,7 +4,8 @@ BentoML holds a request back in the hope of a larger batch, also a lone one for 
 runs one batch at a time, and looks for the next one by the clock. Here a batch is whatever queued up while the network
 was busy, every core has one to run, with one more prepared, and the next starts when one ends. Queue, batches and the
 metric `bentoml_service_adaptive_batch_size` stay BentoML's own; its dispatcher is called directly, because what BentoML
-does around it costs a twentieth of all processor time.
+does around it costs a twentieth of all processor time. With BentoML's own loop a lone client gets 0.02 times the
+answers, 8 clients 0.87 times (tests/load/results/ablation.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 BentoML leads each request through ten layers of middleware and routing and a task of its own, which take the event loop
 several times what the HTTP server itself does. Nothing there is needed for an API whose input and output are known,
-except its time limit and its header: those are here. Every other address goes on to BentoML.
+except its time limit and its header: those are here. Every other address goes on to BentoML. Without it throughput is
+0.88 times at 32 clients, and a request takes 1.15 times the CPU (tests/load/results/ablation.md).
 """
 
 from __future__ import annotations
