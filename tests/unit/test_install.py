@@ -15,6 +15,7 @@ import pytest
 
 from training import install
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 BASE = str(getattr(sys, "_base_executable", sys.executable))
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

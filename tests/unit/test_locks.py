@@ -129,6 +129,7 @@ def resolver(*words: str, given: str = "") -> str:
     return "" if done.returncode == 0 else done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.needs("package-index")
 def test_every_platform_and_python_finds_wheels(tmp_path: Path) -> None:
     """Three at a time: all three locks for a platform and Python in one question."""
@@ -147,6 +148,7 @@ def test_every_platform_and_python_finds_wheels(tmp_path: Path) -> None:
     assert {pair: answer for pair, answer in answers.items() if answer} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.needs("package-index")
 def test_a_version_without_wheels_is_found(tmp_path: Path) -> None:
     words = ["install", "--dry-run", "--no-deps", "--python", sys.executable, "--target", str(tmp_path)]

@@ -96,6 +96,7 @@ def test_before_the_first_commit_it_says_what_to_do(folder: Path) -> None:
 
 def test_a_folder_of_somebody_else(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")  # it may trust every folder
     with pytest.raises(LineageError) as error:
         source.commit()
     assert str(error.value) == (
