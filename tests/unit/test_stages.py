@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CACHED = sorted(name for name, stage in STAGES.items() if not stage.get("always_changed"))
 # Changes here cannot change what a stage makes: params.py and yaml12.py read values that DVC tracks by itself as
-# params, source.py reads git, training/__init__.py switches telemetry off, and the others decide what a command says and
-# how it ends.
+# params, source.py reads git, training/__init__.py switches telemetry off, and the others decide what a command says
+# and how it ends.
 LEFT_OUT = {
     "data/errors.py",
     "training/__init__.py",
