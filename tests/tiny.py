@@ -27,7 +27,7 @@ from training.evaluation import mistakes
 from training.evaluation.mistakes import Mistake
 from training.model.classifier import Classifier
 from training.model.folder import CARD_FILE, MODEL_FILE, ModelFolder, write_sums
-from training.model.preprocess import load
+from training.model.preprocess import QUICK, load
 from training.model.properties import measure
 from training.model.reference import Reference
 
@@ -204,7 +204,7 @@ def _card(classes: tuple[str, ...], manifest: Manifest | None) -> dict[str, Any]
             "params_hash": "f" * 64,
             "seed": 1,
             "created": "2026-01-01T00:00:00+00:00",
-            "environment": {"python": "3.11"},
+            "environment": {"python": "3.11"} | ({"cykooz-resizer": "4"} if QUICK else {}),
         },
         "params": {"train": {"lr": 0.003, "seed": 1, "architecture": "tiny"}, "data": {"rename": {"cats": "cat"}}},
     }

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.model.folder import MODEL_FILE, ModelFolder, ModelFolderError
-from training.model.preprocess import load
+from training.model.preprocess import QUICK, load
 
 if TYPE_CHECKING:
     import onnxruntime
 
 SELF_CHECK_TOLERANCE = 1e-3  # in probability; kernels differ between processors, by far less than this
+# Where the model was exported with the other of the two resizers: 80 photographs differed by at most 0.0017.
+OTHER_RESIZER_TOLERANCE = 0.02
 
 
 class Classifier:
@@ -45,14 +47,17 @@ class Classifier:
 
     def self_check(self) -> None:
         """Predict the embedded pictures; ModelFolderError when an answer is not the one recorded at evaluation."""
+        environment = self.folder.card["lineage"]["environment"]
+        same_resizer = ("cykooz-resizer" in environment) == QUICK
+        tolerance = SELF_CHECK_TOLERANCE if same_resizer else OTHER_RESIZER_TOLERANCE
         for record in self.folder.card["self_check"]:
             path = self.folder.path / record["file"]
             probabilities = self.predict_bytes([path.read_bytes()])[0]
             difference = float(np.abs(probabilities - np.asarray(record["probabilities"])).max())
-            if not difference <= SELF_CHECK_TOLERANCE:
+            if not difference <= tolerance:
                 raise ModelFolderError(
                     f"self-check failed on {path}: probabilities differ from those of evaluation by {difference:.2g}, "
-                    f"more than {SELF_CHECK_TOLERANCE:g}"
+                    f"more than {tolerance:g}"
                 )
 
 
