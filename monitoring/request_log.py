@@ -52,7 +52,6 @@ def read(folder: Path, since: datetime, until: datetime | None = None) -> Iterat
     tail = Tail("time", "model_sha256")
     for path in request_files(folder, since.timestamp()):
         for record in tail.read(path):
-            record["time"] = datetime.fromisoformat(record["time"])
             in_time = record["time"] >= since and (until is None or record["time"] < until)
             if in_time and not _of_a_check(record):
                 yield record
@@ -65,7 +64,6 @@ def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[
     the last one counts. Lines that are no feedback are skipped and their number is logged as a warning."""
     tail = Tail("time", "request_id", "label", "predicted", "version")
     for record in tail.read(folder / FEEDBACK_FILE):
-        record["time"] = datetime.fromisoformat(record["time"])
         if (since is None or record["time"] >= since) and not _of_a_check(record):
             yield record
     if torn := tail.torn + tail.unfinished:
