@@ -157,7 +157,7 @@ class FeedbackStore:
     def _follow(self, index: Index) -> None:
         pause, broken = 0.0, False
         while not self._closing.wait(pause):
-            begun = time.monotonic()
+            begun = time.thread_time()
             try:
                 more = index.follow()
                 broken = False
@@ -165,7 +165,7 @@ class FeedbackStore:
                 if not broken:
                     log.warning("the index of the request log is not brought up to date: %s", error)
                 more, broken = False, True
-            pause = (time.monotonic() - begun) / SHARE if more else LOOK_S
+            pause = (time.thread_time() - begun) / SHARE if more else LOOK_S
 
 
 def _check(folder: Path) -> None:
