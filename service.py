@@ -188,6 +188,7 @@ class PictureClassifier:
         self.feedback = FeedbackStore(self.watch.folder, self.watch, self.folder.classes)
         model = self.answerer.model
         self.facts = Facts(self.folder, model, version, self.feedback, counters, SETTINGS.max_waiting)
+        self.feedback.follow()
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not look at it again
 
@@ -200,6 +201,7 @@ class PictureClassifier:
         self.threads.close()
         self.reader.close()
         self.watch.close()
+        self.feedback.close()
 
     def __metrics__(self, text: str) -> str:
         return text + self.facts.text()

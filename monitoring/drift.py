@@ -25,7 +25,7 @@ from typing import Any
 from monitoring import request_log, served
 from monitoring.finding import Finding
 from monitoring.served import Served
-from monitoring.shift import Sample, compare
+from monitoring.shift import Sample, comparable, compare
 from training import params
 from training.common.command import run_command
 from training.common.errors import ExpectedError
@@ -48,7 +48,7 @@ class Window:
     records: list[dict[str, Any]]
 
     @classmethod
-    def draw(cls, records: Iterable[dict[str, Any]], most: int) -> Window:
+    def draw(cls, records: Iterable[dict[str, Any]], most: int, classes: Sequence[str]) -> Window:
         """A random draw that needs memory for twice `most` records only, however long the log is.
 
         Taken are the pictures with the smallest hashes. A picture that was sent many times counts once: the tests take
@@ -58,7 +58,7 @@ class Window:
         predictions = 0
         for record in records:
             predictions += 1
-            if record["sketch"] is not None:
+            if comparable(record, classes):
                 kept.setdefault(record["picture_sha256"], record)
             if len(kept) > 2 * most:
                 kept = dict(sorted(kept.items())[:most])
@@ -92,7 +92,7 @@ def check(
     `others` are the predictions of other versions, as they are counted once all `records` were read.
     """
     known = reference_of(model)
-    drawn = Window.draw(records, chosen.max_pictures)
+    drawn = Window.draw(records, chosen.max_pictures, model.folder.classes)
     sample = Sample.of_log(drawn.records, model.folder.classes, known.max_short_side)
     tests = (
         compare(Sample.of_reference(known), sample, chosen.false_alarms, chosen.permutations, chosen.seed)

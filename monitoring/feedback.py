@@ -159,7 +159,7 @@ def _labels(said: Iterable[Mapping[str, Any]], done: Exported) -> dict[str, str]
     paths: dict[str, str] = {}  # by picture
     labels: dict[str, set[str]] = {}
     for record in said:
-        if record["captured"] is None:
+        if not isinstance(record["captured"], str):
             done.not_kept += 1
             continue
         picture = PurePosixPath(record["captured"]).stem

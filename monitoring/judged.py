@@ -98,7 +98,8 @@ class Production:
         """The same records, counted on their way."""
         for record in records:
             self.hours[record["time"].replace(minute=0, second=0, microsecond=0)][record["predicted"]] += 1
-            self.milliseconds.append(record["total_ms"])
+            if isinstance(record.get("total_ms"), int | float):
+                self.milliseconds.append(record["total_ms"])
             yield record
 
     def listen(self, folders: Sequence[Path]) -> None:

@@ -44,15 +44,14 @@ def made_by(record: dict[str, Any], model_sha256: str) -> bool:
 def read(folder: Path, since: datetime, until: datetime | None = None) -> Iterator[dict[str, Any]]:
     """The predictions in `folder` from `since` until before `until`, each with its `time` as a datetime.
 
-    Records come file by file: sort them where order matters. Torn lines are skipped and their number is logged as a
-    warning. FileNotFoundError without the folder.
+    Records come file by file: sort them where order matters. Lines that are torn, or lack what every version writes,
+    are skipped and their number is logged as a warning. FileNotFoundError without the folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: serve.log_dir names the folder of the request log")
-    tail = Tail("time", "model_sha256")
+    tail = Tail("time", "request_id", "version", "model_sha256", "predicted", "picture_sha256")
     for path in request_files(folder, since.timestamp()):
         for record in tail.read(path):
-            record["time"] = datetime.fromisoformat(record["time"])
             in_time = record["time"] >= since and (until is None or record["time"] < until)
             if in_time and not _of_a_check(record):
                 yield record
@@ -65,7 +64,7 @@ def read_feedback(folder: Path, since: datetime | None = None) -> Iterator[dict[
     the last one counts. Lines that are no feedback are skipped and their number is logged as a warning."""
     tail = Tail("time", "request_id", "label", "predicted", "version")
     for record in tail.read(folder / FEEDBACK_FILE):
-        record["time"] = datetime.fromisoformat(record["time"])
+        record.setdefault("captured", None)
         if (since is None or record["time"] >= since) and not _of_a_check(record):
             yield record
     if torn := tail.torn + tail.unfinished:

@@ -15,6 +15,7 @@ needed, so the check runs in the image of the service; drift libraries would bri
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class Sample:
 
     @classmethod
     def of_log(cls, records: Sequence[Mapping[str, Any]], classes: Sequence[str], cap: int) -> Sample:
-        """Of records of the request log that have a sketch (monitoring.request_log)."""
+        """Of records of the request log (monitoring.request_log) that are `comparable`."""
         place = {name: number for number, name in enumerate(classes)}
         return cls.of(
             np.array([[record["properties"][name] for name in PROPERTIES] for record in records]).reshape(
@@ -85,6 +86,16 @@ class Sample:
             np.concatenate([first.labels, second.labels]),
             np.concatenate([first.sketches, second.sketches]),
         )
+
+
+def comparable(record: Mapping[str, Any], classes: Sequence[str]) -> bool:
+    """Whether a record of the request log has all that `Sample.of_log` takes."""
+    try:
+        figures = [*(record["properties"][name] for name in PROPERTIES), record["confidence"]]
+        whole = record["predicted"] in classes and len(_unpacked(record["sketch"])) == DIRECTIONS
+        return whole and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+    except (LookupError, TypeError, ValueError):
+        return False
 
 
 def _unpacked(sketch: str) -> NDArray[np.float16]:

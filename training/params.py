@@ -22,12 +22,15 @@ from training.common import yaml12
 from training.common.errors import ExpectedError
 
 PARAMS_FILE = Path("params.yaml")
+SAID = 100  # letters of a wrong value, in the message
 NAME_LENGTH = 63  # of BentoML's tags and of labels in Kubernetes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Processes = Annotated[int, Field(ge=0, le=1024)]
 SWITCH = {"yes": True, "on": True, "no": False, "off": False}  # to YAML 1.1, and so to files written for it
 
 
@@ -164,27 +167,28 @@ class Serve(Section):
     max_pixels_whole: Count
     min_side: Count
     max_aspect: Annotated[float, Field(ge=1)]
-    formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]]
+    formats: Annotated[list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]], Field(min_length=1)]
     max_waiting: Count
-    max_batch: Annotated[int, Field(ge=2)]
-    workers: NotNegative
-    threads: NotNegative
-    timeout: Positive
-    upload_timeout: Positive
-    drain: Annotated[float, Field(ge=0)]
-    rate_limit: Annotated[float, Field(ge=0)]
+    max_batch: Annotated[int, Field(ge=2, le=10_000)]
+    workers: Processes
+    threads: Processes
+    timeout: Seconds
+    upload_timeout: Seconds
+    drain: Annotated[float, Field(ge=0, le=86_400)]
+    rate_limit: Annotated[float, Field(ge=0, le=1e9)]
     cors_origins: list[str]
     ui: Switch
     log_dir: str | None
     log_max_bytes: Count
-    log_files: Annotated[int, Field(ge=2)]
+    log_files: Annotated[int, Field(ge=2, le=10_000)]
     log_format: Literal["text", "json"]
 
 
 class Capture(Section):
     sample_rate: Share
     url: str | None
-    retention_days: Positive
+    retention_days: Annotated[float, Field(gt=0, le=36_500)]
+    max_bytes: Count
 
 
 class Params(Section):
@@ -248,7 +252,8 @@ def _fault(section: type[Section], loc: Sequence[int | str], kind: str, message:
         sections = [] if "." in key else sorted({name.split(".")[0] for name in valid})
         near = difflib.get_close_matches(key, [*sections, *valid], n=1, cutoff=0.0)
         return f"unknown key {key!r}, nearest valid key: {near[0]!r}"
-    return f"{key}: {message[0].lower()}{message[1:]}, found {value!r}"
+    found = repr(value)
+    return f"{key}: {message[0].lower()}{message[1:]}, found {found if len(found) <= SAID else found[:SAID] + '...'}"
 
 
 def _keys(section: type[Section], prefix: str = "") -> list[str]:

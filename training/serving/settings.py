@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import fsspec
+import yaml
 from fsspec.core import split_protocol
 
 from training import params
@@ -75,8 +76,16 @@ def load_capture(root: Path, environ: Mapping[str, str] = os.environ, log_dir: P
 
 def _override(section: _Section, prefix: str, environ: Mapping[str, str]) -> _Section:
     given = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
-    values = section.model_dump() | {key: yaml12.load(value) for key, value in given.items()}
+    values = section.model_dump() | {key: _value(text) for key, text in given.items()}
     return params.check(type(section), values, f"{prefix}... in the environment")
+
+
+def _value(text: str) -> object:
+    """By YAML; what is no YAML is text, as a path that begins with @ is."""
+    try:
+        return yaml12.load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 def limits(settings: Serve) -> Limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,9 +92,34 @@ def check(pin: Champion | None) -> None:
     a process of its own, so that the supervisor stays small.
     """
     command = [sys.executable, "-m", "training.serving.check", str(folder_path(pin)), pin.model_sha256 if pin else ""]
-    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=CHECK_S)
+    try:
+        done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=CHECK_S)
+    except subprocess.TimeoutExpired:
+        hint = "give the service more CPU"
+        raise BentoMLException(f"the model was not checked within {CHECK_S} s: {hint}") from None
     if done.returncode:
-        raise BentoMLException(done.stderr.strip().splitlines()[-1])
+        raise BentoMLException(_why(done))
     if pin is not None and not IN_A_BENTO:
         with refusal_in_one_line():
             tracking.check_against_registry(pin, ROOT)
+
+
+def _why(ended: subprocess.CompletedProcess[str]) -> str:
+    """Why the check ended badly, in one line."""
+    lines = ended.stderr.strip().splitlines() or ["it said nothing"]
+    if ended.returncode > 0:
+        return lines[-1]
+    return f"the check of the model {ending(ended.returncode)}: {lines[-1]}"
+
+
+def ending(returncode: int) -> str:
+    """How a process ended, in words, with the usual reason."""
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    usual: dict[int, str] = {
+        signal.SIGKILL: "out of memory, as a rule: give it more",
+        signal.SIGBUS: "a disk that holds a mapped file is full, as a rule: make room where BENTOML_HOME lies",
+        signal.SIGSEGV: "a fault in native code",
+    }
+    name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
+    return f"was killed by {name}" + (f" ({usual[-returncode]})" if -returncode in usual else "")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from training.params import Capture, ParamsError
 from training.serving import settings
@@ -23,8 +27,8 @@ def outcomes(name: str) -> float:
     return value
 
 
-def captures(url: str, rate: float = 1.0, days: float = 30.0) -> Captures:
-    return Captures(Capture(sample_rate=rate, url=url, retention_days=days))
+def captures(url: str, rate: float = 1.0, days: float = 30.0, max_bytes: int = 10**9) -> Captures:
+    return Captures(Capture(sample_rate=rate, url=url, retention_days=days, max_bytes=max_bytes))
 
 
 @pytest.fixture(params=["folder", "object store"])
@@ -58,6 +62,69 @@ def test_days_that_are_too_old_are_deleted_and_nothing_else(url: str) -> None:
     keeping.close()
     left = {name.split("/")[-2] for name in store.find(root)}
     assert left == {"other", str((now - timedelta(days=2)).date()), str(now.date())}
+
+
+def test_of_too_many_bytes_the_oldest_go(url: str) -> None:
+    store, root = fsspec.url_to_fs(url)
+    today = datetime.now(UTC)
+    days = [str((today - timedelta(days=age)).date()) for age in (2, 1, 0)]
+    for number, day in enumerate(days):
+        store.makedirs(f"{root}/{day}", exist_ok=True)
+        for name in "ab":
+            store.pipe_file(f"{root}/{day}/{2 - number}{name}.png", b"x" * 100)
+    store.makedirs(f"{root}/other", exist_ok=True)
+    store.pipe_file(f"{root}/other/large.png", b"x" * 1000)
+    keeping = captures(url, max_bytes=600)
+    keeping.clean(today)
+    assert len(store.find(root)) == 7
+    keeping.max_bytes = 550  # one is to go, and as much as a tenth
+    keeping.clean(today)
+    keeping.close()
+    assert {name.rpartition("/")[2] for name in store.find(root)} == {
+        "1a.png",
+        "1b.png",
+        "0a.png",
+        "0b.png",
+        "large.png",
+    }
+
+
+def test_what_was_stored_since_the_last_look_calls_for_another(tmp_path: Path) -> None:
+    keeping = captures(str(tmp_path), max_bytes=1000)
+    for number in range(100):
+        while keeping.store(b"x" * 100, f"{number:03}", "PNG") is None:
+            time.sleep(0.001)
+    keeping._thread.shutdown()
+    deadline = time.monotonic() + 10
+    while sum(path.stat().st_size for path in tmp_path.glob("*/*")) > 1000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    keeping.close()
+    assert 0 < len(list(tmp_path.glob("*/*.png"))) <= 10
+
+
+def test_workers_that_store_the_same_picture_do_not_meet(url: str) -> None:
+    both, before = [captures(url), captures(url)], {name: outcomes(name) for name in ("stored", "failed")}
+    for number in range(50):
+        for each in both:
+            each.store(b"x" * 50_000, str(number), "PNG")
+    for each in both:
+        each.close()
+    assert {name: outcomes(name) - before[name] for name in before} == {"stored": 100, "failed": 0}
+    store, root = fsspec.url_to_fs(url)
+    assert {store.size(path) for path in store.find(root)} == {50_000}
+    assert len(store.find(root)) == 50
+
+
+def test_a_full_disk_leaves_nothing_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mv(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalFileSystem, "mv", mv)
+    keeping, before = captures(str(tmp_path)), outcomes("failed")
+    keeping.store(b"bytes", "ab12", "PNG")
+    keeping.close()
+    assert outcomes("failed") - before == 1
+    assert [path for path in tmp_path.glob("*/*") if path.is_file()] == []
 
 
 def test_the_sample_is_as_large_as_asked(tmp_path: Path) -> None:

@@ -30,9 +30,18 @@ class Others:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.asked: list[tuple[str, str]] = []
+        self.answer: ASGIApp = self.note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.answer(scope, receive, send)
+
+    async def note(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         self.asked.append((scope["method"], scope["path"]))
+
+    async def fail(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As Starlette does: answer, and raise again."""
+        await Response("failed", 500)(scope, receive, send)
+        raise RuntimeError("a page failed")
 
     def counted(self, app: ASGIApp) -> TrafficMetrics:
         made = TrafficMetrics(app, ["/predict"])
@@ -95,6 +104,31 @@ def test_everything_else_goes_bentoml_s_way(method: str, path: str) -> None:
     others = Others()
     assert not ask(api, others, method, path)
     assert others.asked == [(method, path)]
+
+
+def test_the_error_of_a_page_breaks_no_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def api(*_: object) -> Response:
+        raise AssertionError("not this way")
+
+    others = Others()
+    others.answer = others.fail
+    start, _ = ask(api, others, path="/feedback")
+    assert start["status"] == 500
+    assert "a page failed" in caplog.text
+    assert others.sample("total_total") == {"500": 1}
+
+
+def test_a_page_that_fails_without_an_answer_fails_on() -> None:
+    async def api(*_: object) -> Response:
+        raise AssertionError("not this way")
+
+    async def nothing(*_: object) -> None:
+        raise RuntimeError("no answer")
+
+    others = Others()
+    others.answer = nothing
+    with pytest.raises(RuntimeError, match="no answer"):
+        ask(api, others, path="/feedback")
 
 
 def test_an_unexpected_error_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from training.common.intervals import wilson_corrected
 from training.serving.errors import Fault
-from training.serving.records.feedback_store import FeedbackStore, Recent
+from training.serving.records import feedback_store, metrics
+from training.serving.records.feedback_store import CHANGES, FeedbackStore
 from training.serving.records.log_files import FEEDBACK_FILE
 from training.serving.records.request_log import RequestLog
 
@@ -229,6 +230,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_a_line(
 WRITER = """
 import sys
 from pathlib import Path
+from training.serving.records import feedback_store, metrics
 from training.serving.records.feedback_store import FeedbackStore
 from training.serving.records.request_log import RequestLog
 folder = Path(sys.argv[1])
@@ -266,10 +268,48 @@ def test_what_was_answered_survives_kill_9_of_several_writers(tmp_path: Path) ->
     assert FeedbackStore(tmp_path, None, ("cat",)).accuracy()["3"][:2] == (len(kept), len(kept))
 
 
-def test_memory_of_requests_is_bounded_and_the_latest_stay() -> None:
-    recent: Recent[int] = Recent(100)
-    for number in range(1000):
-        recent[str(number)] = number
-    assert len(recent._old) + len(recent._new) <= 100
-    assert all(recent.get(str(number)) == number for number in range(950, 1000))
-    assert recent.get("0") is None
+def test_the_label_of_one_prediction_is_not_changed_for_ever(feedback: FeedbackStore, tmp_path: Path) -> None:
+    for number in range(CHANGES + 1):
+        feedback.record("3", ("cat", "dog")[number % 2])
+    size = (tmp_path / FEEDBACK_FILE).stat().st_size
+    with pytest.raises(Fault, match="changed 10 times") as caught:
+        feedback.record("3", "dog")
+    assert (caught.value.status, caught.value.code) == (409, "too_many_changes")
+    assert feedback.record("3", "cat")["correct"] is True  # as it stands
+    assert (tmp_path / FEEDBACK_FILE).stat().st_size == size
+    with pytest.raises(Fault, match="changed 10 times"):  # in a worker that was started later, too
+        FeedbackStore(tmp_path, feedback.log, ("cat", "dog")).record("3", "dog")
+
+
+def test_lines_that_others_replaced_go_and_what_was_said_last_stays(
+    feedback: FeedbackStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_store, "REPLACED", 3)
+    other = FeedbackStore(tmp_path, feedback.log, ("cat", "dog"))
+    for label in ("cat", "dog", "cat", "dog", "cat"):
+        other.record("3", label)
+    feedback.record("4", "dog")
+    assert [line["label"] for line in lines(tmp_path)] == ["cat", "dog", "cat", "dog", "cat", "dog"]
+    feedback.record("3", "dog")
+    feedback.record("3", "cat")
+    assert [(line["request_id"], line["label"]) for line in lines(tmp_path)] == [("4", "dog"), ("3", "cat")]
+    other.record("5", "cat")  # goes to the new file
+    assert len(lines(tmp_path)) == 3
+    again = FeedbackStore(tmp_path, feedback.log, ("cat", "dog"))
+    assert feedback.accuracy()["3"][:2] == other.accuracy()["3"][:2] == again.accuracy()["3"][:2] == (2, 3)
+
+
+def test_series_of_feedback_are_as_many_as_classes_not_as_pairs(tmp_path: Path) -> None:
+    classes = [str(number) for number in range(30)]
+    metrics.begin_at_zero("many", classes)
+    for label in classes:
+        metrics.said("many", "3", label, classes)
+    [family] = metrics.FEEDBACK.collect()
+    found = {
+        tuple(each.labels.values()): each.value
+        for each in family.samples
+        if each.labels["version"] == "many" and each.name.endswith("_total")
+    }
+    assert len(found) == 2 * len(classes)
+    assert found["many", "3", "3"] == 1
+    assert found["many", "3", "another"] == 29

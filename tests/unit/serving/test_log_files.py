@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,21 @@ def test_a_new_file_with_the_inode_of_a_former_one_is_read_from_its_start(tmp_pa
     assert list(tail.read(path)) == [{"a": 2}, {"a": 3}]
 
 
-def test_a_record_without_its_keys_is_torn(tmp_path: Path) -> None:
-    tail, path = Tail("a", "b"), tmp_path / "requests-1.jsonl"
-    add(path, '{"a":1}\n{"a":1,"b":null}\n{"b":2,"a":1,"c":3}\n')
-    assert list(tail.read(path)) == [{"a": 1, "b": None}, {"a": 1, "b": 2, "c": 3}]
+@pytest.mark.parametrize(
+    "odd",
+    ['{"a":"1"}', '{"a":"1","time":null}', '{"a":["1"],"time":"2026-11-24"}', '{"a":"1","time":"yesterday"}', "[]"],
+)
+def test_a_record_of_another_form_is_torn(tmp_path: Path, odd: str) -> None:
+    tail, path = Tail("a", "time"), tmp_path / "requests-1.jsonl"
+    add(path, f'{odd}\n{{"time":"2026-11-24T12:00+00:00","a":"2","c":3}}\n')
+    assert [record["a"] for record in tail.read(path)] == ["2"]
     assert tail.torn == 1
+
+
+def test_a_time_without_a_zone_is_in_utc(tmp_path: Path) -> None:
+    path = tmp_path / "requests-1.jsonl"
+    add(path, '{"time":"2026-11-24T12:00:00"}\n{"time":"2026-11-24T14:00:00+02:00"}\n')
+    assert [record["time"] for record in Tail("time").read(path)] == [datetime(2026, 11, 24, 12, tzinfo=UTC)] * 2
 
 
 def test_a_file_that_is_there_and_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from training.params import ParamsError
+from training import params
+from training.params import Capture, ParamsError, Serve
 from training.serving import settings
 
 ROOT = Path(__file__).parents[3]
@@ -74,6 +77,77 @@ def test_cores_are_shared_out_among_the_workers(workers: int, threads: int) -> N
 def test_a_wrong_override_is_named(name: str, value: str, message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         settings.load(ROOT, {name: value})
+
+
+NONSENSE = (
+    *(
+        "",
+        " ",
+        "@",
+        "[",
+        "{",
+        "%",
+        '"',
+        "'",
+        "*",
+        "&a",
+        "!x",
+        "!!python/object:os.system",
+        "|",
+        ">",
+        "?",
+        "-",
+        ",",
+        "#",
+    ),
+    *("@x", "[x", "%x", '"x', "x: [", "a: b", "\t", "\x07", "é", "\udc80", "a\nb", "{}", "[]", "[[]]", "[1]", "x"),
+    *("nan", ".nan", ".inf", "-.inf", "-1", "0", "1.5", "1e12", "1e400", "9" * 400, "9" * 5000, "0x10", "2026-11-24"),
+    *("true", "null", "~", "1_000", "*a"),
+)
+
+
+@pytest.fixture
+def params_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = params.load(ROOT / "params.yaml")
+    monkeypatch.setattr(params, "load", lambda _: loaded)
+
+
+@pytest.mark.usefixtures("params_read_once")
+@pytest.mark.parametrize("key", [*Serve.model_fields, "nonsense"])
+def test_nonsense_is_refused_in_one_line_that_names_the_key(key: str) -> None:
+    accepted = [text for text in NONSENSE if not refused(lambda each: settings.load(ROOT, each), f"SERVE_{key}", text)]
+    for text in accepted:
+        found = settings.load(ROOT, {f"SERVE_{key}".upper(): text})
+        assert max(found.timeout, found.upload_timeout, found.drain) <= 86_400
+        assert max(found.workers, found.threads, found.log_files) <= 10_000
+    assert len(accepted) < len(NONSENSE)
+
+
+@pytest.mark.usefixtures("params_read_once")
+@pytest.mark.parametrize("key", [*Capture.model_fields, "nonsense"])
+def test_nonsense_about_captures_too(key: str) -> None:
+    accepted = [
+        text for text in NONSENSE if not refused(lambda each: settings.load_capture(ROOT, each), f"CAPTURE_{key}", text)
+    ]
+    for text in accepted:
+        timedelta(days=settings.load_capture(ROOT, {f"CAPTURE_{key}".upper(): text}).retention_days)
+    assert len(accepted) < len(NONSENSE)
+
+
+def refused(load: Callable[[dict[str, str]], object], name: str, text: str) -> bool:
+    try:
+        load({name.upper(): text})
+    except ParamsError as error:
+        said = str(error)
+        assert "\n" not in said
+        assert len(said) < 500
+        assert name.partition("_")[2] in said
+        return True
+    return False
+
+
+def test_what_is_no_yaml_is_text() -> None:
+    assert settings.load(ROOT, {"SERVE_LOG_DIR": "@logs"}).log_dir == "@logs"
 
 
 def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ PROBLEMS = {
     404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
     408: "the body or the head came too slowly (slow_upload, slow_head)",
-    409: "the same X-Request-ID was sent with different pictures (ambiguous_request_id)",
+    409: "different pictures came with one X-Request-ID (ambiguous_request_id); label changed often (too_many_changes)",
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     416: "a file of a page has no such bytes (wrong_range)",

@@ -15,7 +15,7 @@ from _bentoml_impl.server.app import log_exception
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from training.serving.errors import Fault
 
@@ -46,11 +46,28 @@ class Direct:
         if address == "/metrics":
             await to_thread.run_sync(self.factory.service_instance.watch.flush)
         if address not in self.addresses or scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
+            await self._others(scope, receive, send)
             return
         response = await self._answer(self.addresses[address], Request(scope, receive))
         response.raw_headers.extend(self.headers)
         await response(scope, receive, send)
+
+    async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette raises again what it has answered with 500. uvicorn would break the connection after that answer,
+        though it promised to keep it: the client's next request would be lost."""
+        answered = False
+
+        async def watched(message: Message) -> None:
+            nonlocal answered
+            await send(message)
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception:
+            if not answered:
+                raise
+            log_exception(Request(scope))
 
     async def _answer(self, name: str, request: Request) -> Response:
         limit = asyncio.timeout(self.factory.timeout)

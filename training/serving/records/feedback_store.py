@@ -2,9 +2,9 @@
 
 A prediction is known by its request id from the files of the request log, those of all workers and former runs. What
 is said goes to feedback.jsonl, a line each, on the disk before it is answered; of several on one request the last one
-counts. A client may choose the id of a request: with one picture it stands for one prediction however often it was
-sent, with different pictures it stands for none. (That is known once the workers have written both down, a tenth of a
-second after the answers.)
+counts, and the others go when there are many. A client may choose the id of a request: with one picture it stands for
+one prediction however often it was sent, with different pictures it stands for none. (That is known once the workers
+have written both down, a tenth of a second after the answers.)
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ import fcntl
 import logging
 import os
 import threading
-from collections import Counter
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from training.common.intervals import wilson_corrected
 from training.serving.errors import Fault
 from training.serving.records import metrics
-from training.serving.records.log_files import FEEDBACK_FILE, Tail, request_files
+from training.serving.records.index import Index, Prediction
+from training.serving.records.log_files import FEEDBACK_FILE, Lines
 
-KNOWN = 200_000  # requests, and feedback, that are remembered; the oldest are forgotten
+CHANGES = 10  # of the label of one prediction
+REPLACED = 10_000  # lines, and as many as there are that stand, before those that others replaced go
+LOOK_S = 1.0  # between looks for what other workers and hosts wrote
+SHARE = 0.2  # of one core's time for the index while it has much to read
 KNOWN_ARE = (
     "send the request_id of an answer of /predict, or of a picture in an answer of /predict_batch (ID.0, ID.1, ...), "
     "that is not too old; those of /explain are not kept"
 )
 log = logging.getLogger("bentoml.feedback")
-_Value = TypeVar("_Value")
 
 
 class Written(Protocol):
@@ -42,45 +45,6 @@ class Written(Protocol):
 
     def flush(self) -> None:
         """Write those that were made so far."""
-
-
-class Prediction(NamedTuple):
-    """What feedback needs to know of a prediction."""
-
-    predicted: str
-    name: str
-    version: str
-    model_sha256: str
-    captured: str | None
-
-
-class Known(NamedTuple):
-    """What was predicted under one request id: the latest of one picture; `made` is None when there were several."""
-
-    made: Prediction | None
-    picture: int  # a hash of its SHA-256: there are many of these
-    time: float
-
-    def with_another(self, other: Known) -> Known:
-        """What is known when both were made under the id."""
-        if self.made is None or other.made is None or self.picture != other.picture:
-            return SEVERAL
-        former, latest = (self, other) if self.time <= other.time else (other, self)
-        assert former.made is not None
-        assert latest.made is not None
-        captured = latest.made.captured or former.made.captured
-        return latest._replace(made=latest.made._replace(captured=captured))
-
-
-SEVERAL = Known(None, 0, 0.0)
-
-
-class Counted(NamedTuple):
-    """What is counted of what was said of a prediction."""
-
-    label: str
-    version: str
-    predicted: str
 
 
 class Accuracy(NamedTuple):
@@ -99,69 +63,72 @@ class FeedbackStore:
     """
 
     def __init__(self, folder: Path | None, log: Written | None, classes: Sequence[str]) -> None:
-        self.folder = folder
-        self.log = log
-        self.classes = classes
+        self.folder, self.log, self.classes = folder, log, classes
+        self.index = Index(folder) if folder else None
         self._lock = threading.Lock()
-        self._requests = Tail("request_id", "time", "picture_sha256", *Prediction._fields)
-        self._said = Tail("request_id", "label", "version", "predicted")
-        self._predictions: Recent[Known] = Recent(KNOWN)
-        self._counted: Recent[Counted] = Recent(KNOWN)
-        self._unreadable: set[Path] = set()
-        self._same: dict[tuple[str | None, ...], Any] = {}  # equal predictions, and equal counts, share their memory
-        self._right: Counter[str] = Counter()
-        self._count: Counter[str] = Counter()
+        self._unreadable: set[str] = set()
+        self._closing = threading.Event()
+
+    def follow(self) -> None:
+        """Keep the index up to date, in a thread of its own."""
+        if self.index:
+            threading.Thread(target=self._follow, args=(self.index,), name="feedback-index", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop that, and close the index."""
+        self._closing.set()
+        if self.index:
+            self.index.close()
 
     def record(self, request_id: str, label: str) -> dict[str, Any]:
         """Keep that `label` is what the picture shows; the JSON of `FeedbackResponse`. Saying it again changes nothing.
 
-        Raises Fault: unknown_label, unknown_request, ambiguous_request_id, or not_recorded when the disk does not take
-        it or the request log cannot be used.
+        Raises Fault: unknown_label, unknown_request, ambiguous_request_id, too_many_changes, or not_recorded when the
+        disk does not take it or the request log cannot be used.
         """
         if label not in self.classes:
             hint = f"send one of {', '.join(self.classes)}"
             raise Fault(422, "unknown_label", f"{label[:50]!r} is no class of the model", hint)
+        if self.index is None or self.log is None:
+            raise _unknown(request_id, "the request log is off: serve.log_dir is null")
         try:
             with self._lock:
-                known = self._prediction(request_id)
-                self._keep(request_id, label, known)
+                _check(self.index.folder)
+                self.log.flush()
+                known = self._prediction(self.index, request_id)
+                self._keep(self.index, request_id, label, known)
         except OSError as error:
             message = f"the feedback cannot be kept: {error.strerror}"
             raise Fault(503, "not_recorded", message, "try again later", Retry_After="60") from None
-        correct = label == known.predicted
         return {
             "request_id": request_id,
             "label": label,
             "predicted": known.predicted,
-            "correct": correct,
+            "correct": label == known.predicted,
             "version": known.version,
         }
 
     def accuracy(self) -> dict[str, Accuracy]:
-        """Live accuracy by model version: whether the class with the highest probability was right.
+        """Live accuracy by model version, of those judged last: whether the class with the highest probability was
+        right. It waits for nobody, so the last second of other workers and hosts may be missing.
 
-        OSError when the file of feedback cannot be read.
+        OSError when the file of feedback, or its index, cannot be read.
         """
-        with self._lock:
-            self._read_on()
-            return {
-                version: Accuracy(self._right[version], count, *wilson_corrected(self._right[version], count))
-                for version, count in self._count.items()
-                if count
-            }
+        if self.index is None or not (self.index.folder / FEEDBACK_FILE).exists():
+            return {}
+        self.index.follow_feedback(wait=False)
+        found = self.index.accuracy()
+        return {version: Accuracy(*each, *wilson_corrected(*each)) for version, each in found.items()}
 
-    def _prediction(self, request_id: str) -> Prediction:
-        if self.folder is None or self.log is None:
-            raise _unknown(request_id, "the request log is off: serve.log_dir is null")
-        self.log.flush()
-        files = request_files(self.folder)
-        for path in files:
-            self._read_requests(path)
-        known = self._predictions.get(request_id)
-        if known is None and self._unreadable.intersection(files):
+    def _prediction(self, index: Index, request_id: str) -> Prediction:
+        known, errors = index.prediction(request_id)
+        for error in errors:
+            if error.filename not in self._unreadable:
+                log.warning("feedback on the predictions of %s is not taken: %s", error.filename, error.strerror)
+        self._unreadable = {error.filename for error in errors}
+        if known is None and errors:
             raise OSError(errno.EIO, os.strerror(errno.EIO))  # it may stand in what cannot be read now
         if known is None:
-            _check(self.folder)
             raise _unknown(request_id, KNOWN_ARE)
         if known.made is None:
             message = f"different pictures were sent with the request id {request_id[:150]!r}"
@@ -169,69 +136,36 @@ class FeedbackStore:
             raise Fault(409, "ambiguous_request_id", message, hint)
         return known.made
 
-    def _read_requests(self, path: Path) -> None:
-        """Learn of the predictions in a file; one that cannot be read costs only those that stand in it."""
-        try:
-            for record in self._requests.read(path):
-                self._learn(record)
-        except OSError as error:
-            if path not in self._unreadable:
-                log.warning("feedback on the predictions of %s is not taken: %s", path, error.strerror)
-            self._unreadable.add(path)
-        else:
-            self._unreadable.discard(path)
-
-    def _learn(self, record: dict[str, Any]) -> None:
-        made = Prediction(*[record[name] for name in Prediction._fields])
-        shared = made if made.captured else self._same.setdefault(made, made)
-        time = datetime.fromisoformat(record["time"]).timestamp()
-        known, request_id = Known(shared, hash(record["picture_sha256"]), time), record["request_id"]
-        former = self._predictions.get(request_id)
-        self._predictions[request_id] = known if former is None else former.with_another(known)
-
-    def _keep(self, request_id: str, label: str, known: Prediction) -> None:
-        assert self.folder is not None
-        with _locked(self.folder / FEEDBACK_FILE) as file:
-            self._read_on()
-            if self._counted.get(request_id) == (label, known.version, known.predicted):
+    def _keep(self, index: Index, request_id: str, label: str, known: Prediction) -> None:
+        path = index.folder / FEEDBACK_FILE
+        with _locked(path) as file:
+            last = index.said(request_id)
+            if last and last[:3] == (label, known.version, known.predicted):
                 return
+            if last and last.changes > CHANGES:
+                message = f"the label of {request_id[:150]!r} was changed {CHANGES} times"
+                raise Fault(409, "too_many_changes", message, "what was said last counts; let a person look at it")
             record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "request_id": request_id}
             _append(file, orjson.dumps(record | {"label": label} | known._asdict()) + b"\n")
-        metrics.FEEDBACK.labels(known.version, known.predicted, label).inc()
+            with suppress(OSError):  # what the index cannot take in now is no less kept
+                index.follow_feedback()
+                replaced, standing = index.replaced()
+                if replaced > REPLACED + standing:
+                    _compact(path, index)
+        metrics.said(known.version, known.predicted, label, self.classes)
 
-    def _read_on(self) -> None:
-        """Count what this and other workers wrote since."""
-        if self.folder is None:
-            return
-        for record in self._said.read(self.folder / FEEDBACK_FILE):
-            said = Counted(*[record[name] for name in Counted._fields])
-            former = self._counted.get(record["request_id"])
-            if former is not None:  # it may be of another version: an id that was sent again
-                self._add(former, -1)
-            self._add(said, 1)
-            self._counted[record["request_id"]] = self._same.setdefault(said, said)
-
-    def _add(self, said: Counted, number: int) -> None:
-        self._count[said.version] += number
-        self._right[said.version] += number * (said.label == said.predicted)
-
-
-class Recent(Generic[_Value]):
-    """A mapping that remembers at least the `size` / 2 and at most the `size` keys that were set last."""
-
-    def __init__(self, size: int) -> None:
-        self.half = size // 2
-        self._old: dict[str, _Value] = {}
-        self._new: dict[str, _Value] = {}
-
-    def __setitem__(self, key: str, value: _Value) -> None:
-        if len(self._new) >= self.half:
-            self._old, self._new = self._new, {}
-        self._new[key] = value
-
-    def get(self, key: str) -> _Value | None:
-        """The value set last, None when there is none or it is forgotten."""
-        return self._new.get(key, self._old.get(key))
+    def _follow(self, index: Index) -> None:
+        pause, broken = 0.0, False
+        while not self._closing.wait(pause):
+            begun = time.thread_time()
+            try:
+                more = index.follow()
+                broken = False
+            except Exception as error:  # a full disk, say; what is not in the index is searched
+                if not broken:
+                    log.warning("the index of the request log is not brought up to date: %s", error)
+                more, broken = False, True
+            pause = (time.thread_time() - begun) / SHARE if more else LOOK_S
 
 
 def _check(folder: Path) -> None:
@@ -249,13 +183,16 @@ def _check(folder: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """The file opened to be added to, for this process alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):  # else another one compacted it meanwhile
+                    yield file
+                    return
+        finally:
+            os.close(file)
 
 
 def _append(file: int, line: bytes) -> None:
@@ -270,6 +207,24 @@ def _append(file: int, line: bytes) -> None:
     except OSError:
         os.ftruncate(file, end)
         raise
+
+
+def _compact(path: Path, index: Index) -> None:
+    """Have only the last line of each request in the file, which this process has locked."""
+    kind, last = Lines("request_id"), {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if record := kind.record(line):
+                last[record["request_id"]] = number
+        standing = set(last.values())
+        file.seek(0)
+        part = path.with_name(f"{path.name}.part")
+        with part.open("w+b") as compact:
+            compact.writelines(line for number, line in enumerate(file) if number in standing)
+            compact.flush()
+            os.fsync(compact.fileno())
+            index.compacted(compact)
+    part.replace(path)
 
 
 def _unknown(request_id: str, hint: str) -> Fault:

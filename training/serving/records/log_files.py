@@ -13,8 +13,9 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import psutil
@@ -63,15 +64,46 @@ def _is_written(path: Path) -> bool:
     return path.suffix == ".jsonl" and psutil.pid_exists(int(_writer(path)[1]))
 
 
-class Tail:
-    """Reads on in growing files, whose records have `keys`. A file is known by its inode and its first line: one that
-    was renamed meanwhile is not read again, and one that got the inode of a deleted file is read from its start."""
+class Lines:
+    """Records of such files, as JSON objects in which `keys` are texts. `time` becomes a datetime, in UTC unless it
+    says otherwise."""
 
     def __init__(self, *keys: str) -> None:
-        self.keys = set(keys)
-        self.torn = 0  # lines that are no such record, as a kill or a full disk leaves them
+        self.keys = keys
+        self.torn = 0  # lines that are no such record: a kill or a full disk left them, or another version wrote them
+
+    def record(self, line: bytes) -> dict[str, Any] | None:
+        """The record in a line; None when it holds none."""
+        try:
+            found = orjson.loads(line)
+            if all(type(found[key]) is str for key in self.keys):
+                if "time" in self.keys:
+                    time = datetime.fromisoformat(found["time"])
+                    found["time"] = time if time.tzinfo else time.replace(tzinfo=UTC)
+                if isinstance(found, dict):
+                    return found
+        except (ValueError, LookupError, TypeError):
+            pass
+        self.torn += line != b"\n"
+        return None
+
+
+def identity(file: BinaryIO) -> bytes:
+    """What a file is known by, whatever it is renamed to: its inode and its first line. One that got the inode of a
+    deleted file is another."""
+    first = hashlib.sha256(b"%d " % os.fstat(file.fileno()).st_ino)
+    file.seek(0)
+    first.update(file.readline())
+    return first.digest()
+
+
+class Tail(Lines):
+    """Reads on in growing files: a record is not read again, also when its file was renamed meanwhile."""
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__(*keys)
         self.unfinished = 0  # times that a last line had no end: torn too, or still being written
-        self._offsets: dict[tuple[int, int, bytes], int] = {}
+        self._offsets: dict[bytes, int] = {}
 
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
         """The records behind those read before, oldest first; a last line without its end is left for the next time.
@@ -83,26 +115,15 @@ class Tail:
         except (FileNotFoundError, NotADirectoryError):
             return
         with file:
-            status = os.fstat(file.fileno())
-            identity = (status.st_dev, status.st_ino, hashlib.sha256(file.readline()).digest())
-            offset = self._offsets.get(identity, 0)
+            known_by = identity(file)
+            offset = self._offsets.get(known_by, 0)
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     self.unfinished += 1
                     return
                 offset += len(line)
-                self._offsets[identity] = offset
-                record = self._record(line)
+                self._offsets[known_by] = offset
+                record = self.record(line)
                 if record is not None:
                     yield record
-
-    def _record(self, line: bytes) -> dict[str, Any] | None:
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = None
-        if isinstance(record, dict) and self.keys <= record.keys():
-            return record
-        self.torn += line != b"\n"
-        return None

@@ -66,19 +66,35 @@ CODES = (  # of the errors that requests and pictures are refused with, as train
     *("invalid_request", "method_not_allowed", "not_allowed", "wrong_range"),
     *("missing_field", "no_valid_key", "not_a_file", "not_an_image", "not_found", "not_ready", "not_recorded"),
     *("overloaded", "repeated_field", "slow_upload", "timeout", "too_many_bytes", "too_many_fields"),
-    *("too_many_pictures", "too_many_pixels", "too_many_requests", "too_small", "unknown_label", "unknown_request"),
+    *(
+        "too_many_changes",
+        "too_many_pictures",
+        "too_many_pixels",
+        "too_many_requests",
+        "too_small",
+        "unknown_label",
+        "unknown_request",
+    ),
     *("unsupported_format", "wrong_content_type", "wrong_feedback", "wrong_parameter"),
 )
-FEW = 10  # classes of which every pair has a series of feedback from the start
+FEW = 10  # classes of which every pair has a series of feedback; of more, only whether the prediction was right
+ANOTHER = "another"
 
 
 def begin_at_zero(version: str, classes: Sequence[str]) -> None:
     """Make the series that alerts look at: Prometheus does not see the first rise of one that begins at 1."""
     for code in CODES:
         REJECTIONS.labels(code)
-    if len(classes) <= FEW:
-        for predicted, label in itertools.product(classes, repeat=2):
-            FEEDBACK.labels(version, predicted, label)
+    for predicted, label in itertools.product(classes, repeat=2) if len(classes) <= FEW else ():
+        FEEDBACK.labels(version, predicted, label)
+    for predicted in classes if len(classes) > FEW else ():
+        FEEDBACK.labels(version, predicted, predicted)
+        FEEDBACK.labels(version, predicted, ANOTHER)
+
+
+def said(version: str, predicted: str, label: str, classes: Sequence[str]) -> None:
+    """Count feedback. A pair of classes has a series where classes are few: with the square of many there is no end."""
+    FEEDBACK.labels(version, predicted, label if label == predicted or len(classes) <= FEW else ANOTHER).inc()
 
 
 def forget_the_dead() -> None:
