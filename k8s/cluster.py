@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import getpass
 import os
-import subprocess
-import threading
+import socket
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from k8s import docker, manifests
-from k8s.manifests import NAME, NAMESPACE, Object
+from k8s.interrupts import Interrupted, interrupts
+from k8s.manifests import NAME, Object
+from k8s.rollout import access, candidate, progress, rehearsal
+from k8s.rollout.forward import forwarded
+from k8s.rollout.installation import MODEL, NAME_LABEL, PREVIOUS, Installation
+from k8s.rollout.kubectl import MANAGER, Kubectl
+from k8s.rollout.lease import Lease
+from k8s.rollout.snapshot import Snapshot
 from k8s.target import Check, DeployError, Image, Instance, Lineage, call, described, succeeds
 
-PREVIOUS = "cats-vs-dogs/previous-image"  # annotations of the Deployment: memory that every machine can read
-MODEL = "cats-vs-dogs/model"
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 URL_VARIABLE = "DEPLOY_URL"
-FORWARD_S = 20.0
+FIRST = ("ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim")  # what a candidate needs before all else is there
+DRIFT = "drift"  # container of the CronJob that runs the same image
 
 
 class Cluster:
-    """Deployment `classifier` in its namespace.
+    """One instance of the service in its namespace.
 
-    A roll-out applies all manifests of `folder`; after a failed one, what had been applied before is applied again:
-    former image and former settings.
+    A roll-out tests one pod that no request reaches, then applies all manifests; after a failed one, what ran before
+    is put back: image, settings and all, as it was read from the cluster.
     """
 
-    def __init__(self, folder: Path = manifests.FOLDER) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path = manifests.FOLDER, overlay: Path | None = None, force: bool = False) -> None:
+        self.folder, self.overlay, self.force = folder, overlay, force
+
+    @cached_property
+    def installation(self) -> Installation:
+        return Installation.read(self.folder, self.overlay)
+
+    @cached_property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self.installation.namespace, call(["kubectl", "config", "current-context"]).strip())
+
+    @cached_property
+    def lease(self) -> Lease:
+        return Lease(self.kubectl, self.installation.name, f"{getpass.getuser()}@{socket.gethostname()}-{os.getpid()}")
 
     @cached_property
     def name(self) -> str:
-        context = call(["kubectl", "config", "current-context"]).strip()
-        return f"k8s/{context}/{NAMESPACE}"
+        place = f"k8s/{self.kubectl.context}/{self.kubectl.namespace}"
+        return place if self.installation.name == NAME else f"{place}/{self.installation.name}"
+
+    @contextlib.contextmanager
+    def exclusive(self, patience: float) -> Iterator[None]:
+        self._require_namespace()
+        access.require(self.kubectl, access.wanted(self.installation.objects))
+        with self.lease.held(patience):
+            yield
 
     def running(self) -> list[Instance]:
-        listed = self._json("get", "deployments", "--ignore-not-found", "--selector", f"app.kubernetes.io/name={NAME}")
-        return [_instance(one) for one in listed.get("items", [])]
+        selector = f"--selector={NAME_LABEL}={NAME}"
+        return [_instance(one) for one in self.kubectl.items("get", "deployments", "--ignore-not-found", selector)]
 
     def resolve(self, reference: str | None) -> Image:
         if reference is None:
-            reference = manifests.container(manifests.find(manifests.load(self.folder), "Deployment"))["image"]
+            reference = self.installation.image
             if reference.endswith(manifests.UNRELEASED):
                 raise DeployError("no image is released yet in k8s/deployment.yaml: name one with --image")
         if "@sha256:" in reference:
@@ -57,102 +77,159 @@ class Cluster:
         return image
 
     def previous(self) -> Image:
-        reference = self._deployment().get("metadata", {}).get("annotations", {}).get(PREVIOUS, "")
+        deployment = self.kubectl.json("get", "deployment", self.installation.name, "--ignore-not-found")
+        reference = deployment.get("metadata", {}).get("annotations", {}).get(PREVIOUS, "")
         if not reference:
             raise DeployError(f"{self.name} remembers no former image: name one with --image")
         return Image.by_digest(reference)
 
     def rehearse(self, image: Image) -> list[str]:
-        known = succeeds(["kubectl", "get", "namespace", NAMESPACE])
-        text = self._text(image)
-        answer = call(["kubectl", "apply", f"--dry-run={'server' if known else 'client'}", "-f", "-"], text)
-        return [*answer.splitlines(), f"then wait for deployment/{NAME}, test it, and go back if it fails"]
+        wanted = self.installation.running(image.reference, {})
+        if self._namespace_exists():
+            lines = rehearsal.rehearse(self.kubectl, self._applied(wanted), self.force)
+        else:
+            lines = self.kubectl.apply(wanted.of_kind("Namespace"), rehearsal.TRIAL).splitlines()
+            lines.append(f"the rest cannot be tried before the namespace {self.kubectl.namespace} is there")
+        name = self.installation.name
+        return [*lines, f"then test a candidate, roll deployment/{name} out, test it, and go back if it fails"]
 
     def roll_out(self, image: Image, check: Check, timeout: float, back: bool) -> Lineage:
-        former, running = self._applied(image), self._image()
+        wanted = self.installation.running(image.reference, {})
+        print("\n".join(rehearsal.rehearse(self.kubectl, self._applied(wanted), self.force)), flush=True)
+        before = Snapshot.read(self.kubectl, self.installation)
+        model = self._test_candidate(wanted, image, check, timeout, before)
+        wanted = self.installation.running(image.reference, self._notes(before, image, model, back))
         try:
-            print(call(["kubectl", "apply", "-f", "-"], self._text(image)), end="")
-            self._wait(timeout)
-            with self._url() as url:
-                model = check(url, image)
-            self._remember(model, "" if back else running, image)
+            self._replace(wanted, model, check, image, timeout)
         except BaseException as error:
-            self._tell()
-            outcome = self._restore(former, timeout)
+            interrupts.hold()
+            outcome = self._restore(before, wanted, timeout)
+            if isinstance(error, Interrupted):
+                raise Interrupted(error.number, outcome) from None
             if isinstance(error, DeployError):
                 raise DeployError(f"{error}; {outcome}") from None
             raise
-        manifests.pin(self.folder, image.reference, manifests.config_hash(self.folder))
-        print("k8s/deployment.yaml names this image now, so that `kubectl apply -f k8s/` repeats it: commit it")
+        self._settle(image)
         return model
 
-    def _text(self, image: Image) -> str:
-        objects = manifests.with_image(manifests.load(self.folder), image.reference)
-        return yaml.safe_dump_all(objects, sort_keys=False)
-
-    def _applied(self, image: Image) -> list[Object]:
-        """Our objects as they were last applied; those that do not exist yet are left out."""
-        answer = call(["kubectl", "get", "-f", "-", "--ignore-not-found", "-o", "json"], self._text(image))
-        found = json.loads(answer) if answer.strip() else {"items": []}
-        annotations = [one["metadata"].get("annotations", {}) for one in found.get("items", [found])]
-        return [json.loads(one[LAST_APPLIED]) for one in annotations if LAST_APPLIED in one]
-
-    def _restore(self, former: list[Object], timeout: float) -> str:
-        if not any(one["kind"] == "Deployment" for one in former):
-            self._kubectl("delete", "deployment", NAME, "--ignore-not-found")
-            return "nothing ran before, so the Deployment is deleted again"
-        call(["kubectl", "apply", "-f", "-"], yaml.safe_dump_all(former, sort_keys=False))
+    def _test_candidate(
+        self, wanted: Installation, image: Image, check: Check, timeout: float, before: Snapshot
+    ) -> Lineage:
+        """What a pod of the new image, which no request reaches, says it serves; nothing that runs has changed."""
+        candidate.remove_stale(self.kubectl)
+        first = before.missing(wanted, *FIRST)
+        if first:
+            self.kubectl.apply(first)
+        running = before.image(wanted)
+        unchanged = f"{running} runs on, no request has met the new one" if running else "nothing runs, as before"
         try:
-            self._wait(timeout)
+            with candidate.answering(self.kubectl, wanted, timeout) as url:
+                return check(url, image)
+        except Interrupted as error:
+            raise Interrupted(error.number, unchanged) from None
         except DeployError as error:
-            return f"the former manifests are applied again, but: {error}"
-        return f"rolled back: {self._image()} runs again"
+            raise DeployError(f"{error}; {unchanged}") from None
 
-    def _remember(self, model: Lineage, running: str, image: Image) -> None:
-        """Note the model and the image to go back to (none after a rollback). The same image again forgets nothing."""
-        words = [f"{MODEL}={described(model)}"]
-        if running != image.reference:
-            words.append(f"{PREVIOUS}={running}" if running else f"{PREVIOUS}-")
-        self._kubectl("annotate", "deployment", NAME, "--overwrite", *words)
-
-    def _wait(self, timeout: float) -> None:
-        self._kubectl("rollout", "status", f"deployment/{NAME}", f"--timeout={timeout:g}s")
-
-    def _tell(self) -> None:
-        """What the pods say, for whoever mends it."""
-        pods = ("--selector", f"app.kubernetes.io/name={NAME}")
-        for words in (("get", "pods", *pods), ("logs", *pods, "--tail=20", "--prefix")):
-            with contextlib.suppress(DeployError):
-                print(self._kubectl(*words), end="")
+    def _replace(self, wanted: Installation, model: Lineage, check: Check, image: Image, timeout: float) -> None:
+        """All pods are to run the tested version."""
+        self.lease.require()
+        with interrupts.deferred():
+            print(self.kubectl.apply(self._applied(wanted), rehearsal.FORCE), end="", flush=True)
+        state = progress.wait(self.kubectl, wanted, image.reference, wanted.minimum(), timeout)
+        with self._url(state) as url:
+            if check(url, image) != model:
+                raise DeployError(f"{url} does not serve the model that was tested")
+        self.lease.require()
+        progress.wait(self.kubectl, wanted, image.reference, wanted.minimum(), timeout)
 
     @contextlib.contextmanager
-    def _url(self) -> Iterator[str]:
-        """Where the rolled-out service answers: DEPLOY_URL, or a port forwarded to one of its pods meanwhile."""
+    def _url(self, state: progress.State) -> Iterator[str]:
+        """Where the rolled-out service answers: DEPLOY_URL, or a port forwarded to a pod of the newest revision."""
         given = os.environ.get(URL_VARIABLE)
         if given:
             yield given.rstrip("/")
             return
-        command = ["kubectl", "--namespace", NAMESPACE, "port-forward", f"deployment/{NAME}", ":3000"]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        port = manifests.container(state.deployment)["ports"][0]["containerPort"]
+        with forwarded(self.kubectl, state.ready_pod(), port) as url:
+            yield url
+
+    def _restore(self, before: Snapshot, wanted: Installation, timeout: float) -> str:
+        """Put back what ran, and say what runs now. Never raises DeployError."""
+        former = before.image(wanted)
         try:
-            yield f"http://127.0.0.1:{_forwarded(child)}"
-        finally:
-            child.terminate()
-            child.wait()
+            now = Snapshot.read(self.kubectl, wanted)
+            if not former:
+                return self._withdraw(now)
+            if now.image(wanted) not in (former, wanted.image):
+                return f"somebody else has set the image {now.image(wanted)}, which stays"
+            before.put_back(self.kubectl, wanted)
+            progress.wait(self.kubectl, self.installation, former, 1, timeout)
+        except DeployError as error:
+            return f"putting back {former or 'nothing'} did not succeed: {error}"
+        return f"rolled back: {former} runs again"
 
-    def _deployment(self) -> Object:
-        return self._json("get", "deployment", NAME, "--ignore-not-found")
+    def _withdraw(self, now: Snapshot) -> str:
+        """A first roll-out that failed takes its own Deployment away again, if the account may delete one."""
+        name = self.installation.name
+        if not now.image(self.installation):
+            return "nothing ran before, and nothing runs now"
+        try:
+            self.kubectl("delete", "deployment", name, "--wait=false")
+        except DeployError:
+            return f"nothing ran before; the new Deployment {name} stays, as this account may not delete it"
+        return "nothing ran before, so the new Deployment is deleted again"
 
-    def _image(self) -> str:
-        deployment = self._deployment()
-        return str(manifests.container(deployment)["image"]) if deployment else ""
+    def _notes(self, before: Snapshot, image: Image, model: Lineage, back: bool) -> dict[str, str]:
+        """Annotations: the model, and the image to go back to: none after a rollback, as before for the same image."""
+        notes, running = {MODEL: described(model)}, before.image(self.installation)
+        if running == image.reference:
+            deployment = before.objects["Deployment", self.installation.name]
+            running = deployment["metadata"].get("annotations", {}).get(PREVIOUS, "")
+        if running and not back:
+            notes[PREVIOUS] = running
+        return notes
 
-    def _json(self, *words: str) -> dict[str, Any]:
-        answer = self._kubectl(*words, "-o", "json")
-        return dict(json.loads(answer)) if answer.strip() else {}
+    def _settle(self, image: Image) -> None:
+        """What else runs this image follows, and the manifests name it."""
+        for one in self.kubectl.items(
+            "get", "cronjobs", "--ignore-not-found", f"--selector={NAME_LABEL}={NAME}-{DRIFT}"
+        ):
+            name = one["metadata"]["name"]
+            print(
+                self.kubectl(
+                    "set", "image", f"cronjob/{name}", f"{DRIFT}={image.reference}", f"--field-manager={MANAGER}"
+                ),
+                end="",
+            )
+        if self.overlay is None:
+            manifests.pin(self.folder, image.reference, manifests.config_hash(self.folder))
+            print("k8s/deployment.yaml names this image now, so that `kubectl apply -f k8s/` repeats it: commit it")
+        else:
+            print(f"name this image in {self.overlay} too, so that `kubectl apply -k` repeats it: {image.reference}")
 
-    def _kubectl(self, *words: str) -> str:
-        return call(["kubectl", "--namespace", NAMESPACE, *words])
+    def _namespace_exists(self) -> bool:
+        return succeeds(self.kubectl.command("get", "namespace", self.kubectl.namespace))
+
+    def _require_namespace(self) -> None:
+        if self._namespace_exists():
+            return
+        made = self.installation.of_kind("Namespace")
+        if not made:
+            raise DeployError(f"there is no namespace {self.kubectl.namespace}, or this account may not see it")
+        print(self.kubectl.apply(made), end="", flush=True)
+
+    def _applied(self, wanted: Installation) -> list[Object]:
+        """All but what lies outside of the namespace and is as it should be: this account need not own that."""
+        return [one for one in wanted.objects if one in wanted.own or not self._stands(one)]
+
+    def _stands(self, one: Object) -> bool:
+        """Whether an administrator's object is there with all our labels, or is not ours to see."""
+        try:
+            found = self.kubectl.json("get", one["kind"], one["metadata"]["name"], "--ignore-not-found")
+        except DeployError:
+            return True
+        labels = found.get("metadata", {}).get("labels", {})
+        return bool(found) and one["metadata"].get("labels", {}).items() <= labels.items()
 
 
 def _instance(deployment: Object) -> Instance:
@@ -160,17 +237,3 @@ def _instance(deployment: Object) -> Instance:
     model = metadata.get("annotations", {}).get(MODEL, "-")
     ready = f"{status.get('readyReplicas', 0)} of {deployment['spec'].get('replicas', 1)} ready"
     return Instance(metadata["name"], manifests.container(deployment)["image"], model, ready)
-
-
-def _forwarded(child: subprocess.Popen[str]) -> str:
-    """The local port that `kubectl port-forward` names in its first line."""
-    assert child.stdout is not None
-    impatience = threading.Timer(FORWARD_S, child.terminate)
-    impatience.start()
-    line = child.stdout.readline()
-    impatience.cancel()
-    if "Forwarding from" not in line:
-        raise DeployError(
-            f"kubectl port-forward does not work ({line.strip()}): set {URL_VARIABLE} to the service's URL"
-        )
-    return line.split(" -> ")[0].rsplit(":", 1)[1]

@@ -2,16 +2,18 @@
 
     python k8s/deploy.py --type docker                       the champion's image, on this machine, port 3000
     python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    by kubectl, in its current context
+    python k8s/deploy.py --type k8s --overlay FOLDER         as a Kustomize folder of your own has it
     python k8s/deploy.py --type k8s --rollback               back to the image before
 
-Without --image: docker takes the newest local image of the champion, k8s the image in k8s/deployment.yaml. Exit 0 only
-if the wanted version answers; then models/deployments.jsonl has one line more, and after a failure too.
+Without --image: docker takes the newest local image of the champion, k8s the image in the manifests. Exit 0 only if the
+wanted version answers; then models/deployments.jsonl has one line more, and after a failure too. Ctrl-C ends with 130,
+SIGTERM with 143, both after what ran before has been put back.
 
 In the environment:
     DEPLOY_PORT   docker: port on 127.0.0.1 (default 3000)
     DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
-    DEPLOY_URL    k8s: where the service answers; without it a port is forwarded to one of its pods
-    API_KEYS      and what else tests/smoke/smoke.py reads
+    DEPLOY_URL    k8s: where the service answers once it is rolled out; without it a port is forwarded to a new pod
+    API_KEYS      the first key is sent, where the service wants one; and what else tests/smoke/smoke.py reads
     MLFLOW_TRACKING_URI   an MLflow server: the registered model notes the roll-out too, and every machine's
                   `python -m training.registry status` tells of it
 """
@@ -24,18 +26,17 @@ import datetime
 import fcntl
 import getpass
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python finds k8s/ alone
 
 from k8s.cluster import Cluster
 from k8s.docker import Docker
+from k8s.interrupts import Interrupted, interrupts
 from k8s.target import (
     BENTO_LABEL,
     MODEL_LABEL,
@@ -55,7 +56,7 @@ from training.registry.deployments import DEPLOYED, DEPLOYMENTS_FILE, Deployment
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = ROOT / "tests/smoke/smoke.py"
-TARGETS: dict[str, type[Cluster] | type[Docker]] = {"docker": Docker, "k8s": Cluster}
+TARGETS = ("docker", "k8s")
 
 
 def checker(tests: bool) -> Check:
@@ -70,7 +71,7 @@ def checker(tests: bool) -> Check:
         if wanted and model.get("bento_tag") != wanted:
             raise DeployError(f"{url} serves {model.get('bento_tag')}, the image says {wanted}")
         command = [sys.executable, str(SMOKE), "--url", url, "--fail-on-error"]
-        if tests and subprocess.run(command, check=False, env=environment).returncode:
+        if tests and subprocess.run(command, check=False, env=environment, process_group=0).returncode:
             raise DeployError("the smoke tests failed, see above")
         return model
 
@@ -119,11 +120,6 @@ def alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM, as a cancelled CI job sends it, goes back like Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def deploy(target: Target, image: Image, arguments: argparse.Namespace) -> None:
     """Roll out, and record how it went."""
     verb = "rolling back to" if arguments.rollback else "rolling out"
@@ -131,7 +127,8 @@ def deploy(target: Target, image: Image, arguments: argparse.Namespace) -> None:
     try:
         model = target.roll_out(image, checker(not arguments.no_tests), arguments.timeout, arguments.rollback)
     except BaseException as error:
-        record(target, image, {}, f"failed: {str(error) or 'interrupted'}")
+        interrupts.hold()
+        record(target, image, {}, f"failed: {error or type(error).__name__}")
         show("Running after", target)
         raise
     record(target, image, model, DEPLOYED)
@@ -143,27 +140,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python k8s/deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--type", required=True, choices=sorted(TARGETS), help="where to")
+    parser.add_argument("--type", required=True, choices=TARGETS, help="where to")
     parser.add_argument("--image", metavar="REF", help="what to roll out: a tag (its digest is looked up) or a digest")
+    parser.add_argument(
+        "--overlay", type=Path, metavar="FOLDER", help="k8s: a Kustomize folder over k8s/, see overlays/"
+    )
     parser.add_argument(
         "--no-tests", action="store_true", help="leave the smoke tests out; readiness is still waited for"
     )
     parser.add_argument("--rollback", action="store_true", help="return to the previous digest")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to be ready (default 180)")
+    parser.add_argument(
+        "--force-conflicts", action="store_true", help="k8s: take over fields that Helm, Flux or another tool keeps"
+    )
     arguments = parser.parse_args()
+    if arguments.type == "docker" and (arguments.overlay or arguments.force_conflicts):
+        parser.error("--overlay and --force-conflicts are for --type k8s")
     if arguments.rollback and arguments.image:
         parser.error("--rollback knows its image, --image names another: give one of them")
-    signal.signal(signal.SIGTERM, interrupt)
-    target = TARGETS[arguments.type]()
-    with alone():
+    interrupts.install()
+    try:
+        act(Docker() if arguments.type == "docker" else cluster(arguments), arguments)
+    except Interrupted as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(128 + error.number)
+
+
+def cluster(arguments: argparse.Namespace) -> Cluster:
+    return Cluster(overlay=arguments.overlay, force=arguments.force_conflicts)
+
+
+def act(target: Target, arguments: argparse.Namespace) -> None:
+    """Rehearse or deploy, alone; what runs is looked at when nobody else changes it."""
+    if arguments.dry_run:
+        show("Running now", target)
+        image = due(target, arguments)
+        print(f"would roll out {image.name} {image.digest}:")
+        print("\n".join(target.rehearse(image)))
+        return
+    with alone(), target.exclusive(arguments.timeout):
         show("Running before", target)
-        image = target.previous() if arguments.rollback else target.resolve(arguments.image)
-        if arguments.dry_run:
-            print(f"would roll out {image.name} {image.digest}:")
-            print("\n".join(target.rehearse(image)))
-        else:
-            deploy(target, image, arguments)
+        deploy(target, due(target, arguments), arguments)
+
+
+def due(target: Target, arguments: argparse.Namespace) -> Image:
+    return target.previous() if arguments.rollback else target.resolve(arguments.image)
 
 
 if __name__ == "__main__":

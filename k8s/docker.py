@@ -16,10 +16,12 @@ import hashlib
 import json
 import os
 import socket
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from k8s import manifests
+from k8s.interrupts import Interrupted, interrupts
 from k8s.manifests import NAME
 from k8s.target import (
     MODEL_LABEL,
@@ -86,6 +88,10 @@ class Docker:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def exclusive(self, _patience: float) -> AbstractContextManager[None]:
+        """The folder's lock of deploy.py is enough: an engine is one machine's."""
+        return contextlib.nullcontext()
+
     def running(self) -> list[Instance]:
         names = [*self._containers("running"), *self._containers("exited")]
         return [_instance(one) for one in (_inspect(name) for name in names)]
@@ -123,7 +129,10 @@ class Docker:
             if lineage_at(self.url) != model:
                 raise DeployError(f"{self.url} does not answer as the new container does")
         except BaseException as error:
+            interrupts.hold()
             outcome = self._restore(former, joined)
+            if isinstance(error, Interrupted):
+                raise Interrupted(error.number, outcome) from None
             if isinstance(error, DeployError):
                 raise DeployError(f"{error}; {outcome}") from None
             raise

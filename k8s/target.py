@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,6 +66,9 @@ class Target(Protocol):
     def name(self) -> str:
         """As recorded with a deployment, for example docker/classifier."""
 
+    def exclusive(self, patience: float, /) -> AbstractContextManager[None]:
+        """One roll-out at a time, from wherever: wait for another `patience` seconds, then DeployError."""
+
     def running(self) -> list[Instance]: ...
 
     def resolve(self, reference: str | None) -> Image:
@@ -86,7 +90,8 @@ class Target(Protocol):
 def call(command: Sequence[str], text: str | None = None) -> str:
     """Standard output of a command; DeployError with its error output when it fails."""
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        # A process group of its own: Ctrl-C in a terminal is for deploy.py, which decides what is still to be done.
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, process_group=0)
     except FileNotFoundError:
         raise DeployError(f"{command[0]} is not installed here, or not in PATH") from None
     if done.returncode:

@@ -1,13 +1,15 @@
-"""A stand-in for a Kubernetes API server, as far as kubectl needs one to apply, watch a roll-out, annotate and delete.
+"""A stand-in for a Kubernetes API server, for machines without a cluster: as far as deploy.py and kubectl need one.
 
-It is not a cluster: objects are checked against Kubernetes's published schemas and kept in memory, nothing runs. A
-Deployment is ready at once, or never, when its image is one of `broken`.
+It is not a cluster: objects are checked against Kubernetes's published schemas and kept in memory, nothing runs. A pod
+is ready at once, or its image cannot be pulled, when it is one of `broken`. tests/ops/test_cluster.py has a real one.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import shutil
+import textwrap
 import threading
 import time
 import uuid
@@ -23,16 +25,20 @@ import yaml
 
 Object = dict[str, Any]
 VERSION = "1.37"
+REVISION = "deployment.kubernetes.io/revision"
 RESOURCES = {  # group and version: plural: kind, whether in a namespace
     "v1": {
         "configmaps": ("ConfigMap", True),
+        "events": ("Event", True),
         "namespaces": ("Namespace", False),
         "pods": ("Pod", True),
         "serviceaccounts": ("ServiceAccount", True),
         "services": ("Service", True),
     },
-    "apps/v1": {"deployments": ("Deployment", True)},
+    "apps/v1": {"deployments": ("Deployment", True), "replicasets": ("ReplicaSet", True)},
     "autoscaling/v2": {"horizontalpodautoscalers": ("HorizontalPodAutoscaler", True)},
+    "batch/v1": {"cronjobs": ("CronJob", True)},
+    "coordination.k8s.io/v1": {"leases": ("Lease", True)},
     "networking.k8s.io/v1": {"ingresses": ("Ingress", True), "networkpolicies": ("NetworkPolicy", True)},
     "policy/v1": {"poddisruptionbudgets": ("PodDisruptionBudget", True)},
 }
@@ -61,17 +67,25 @@ class Cluster:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
         self.images: list[str] = []
+        self.candidates: list[str] = []
         self.broken: set[str] = set()
+        self.applied: dict[tuple[str, str], Object] = {}
         self.version = 0
         self.lock = threading.RLock()
+
+    def lists(self, plural: str, selector: str = "", fields: str = "") -> list[Object]:
+        """Objects of a resource with all of these labels; events, which are asked for by fields, there are none."""
+        wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+        found = [one for (kind, _), one in self.objects.items() if kind == plural]
+        return [] if fields else [one for one in found if wanted.items() <= one["metadata"].get("labels", {}).items()]
 
     def image(self) -> str:
         """Of the Deployment as it is now; empty without one."""
         found = [one for (plural, _), one in self.objects.items() if plural == "deployments"]
         return str(found[0]["spec"]["template"]["spec"]["containers"][0]["image"]) if found else ""
 
-    def put(self, plural: str, namespace: str, new: Object) -> Object:
-        """Check as the real one does, and keep."""
+    def put(self, plural: str, namespace: str, new: Object, dry: bool = False) -> Object:
+        """Check as the real one does, and keep unless it is for trial."""
         if namespace and ("namespaces", namespace) not in self.objects:
             raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
         bare = {key: value for key, value in new.items() if key != "status"}
@@ -79,7 +93,10 @@ class Cluster:
             kubernetes_validate.validate(bare, VERSION, strict=True)
         except kubernetes_validate.ValidationError as error:
             raise Refused(400, "BadRequest", f"strict decoding error: {error.message}") from None
+        if dry:
+            return new
         key = (plural, new["metadata"]["name"])
+        new["metadata"]["namespace"] = namespace
         former = self.objects.get(key, {"metadata": {}})
         self.version += 1
         metadata = new["metadata"]
@@ -89,13 +106,28 @@ class Cluster:
             metadata["generation"] = former["metadata"].get("generation", 0) + 1
             if plural == "deployments":
                 self._roll(new)
+            if plural == "pods":
+                self.candidates.append(_image(new))
+                new["status"] = self._pod_status(_image(new))
         self.objects[key] = new
         return new
 
+    def apply(self, plural: str, namespace: str, name: str, wanted: Object, dry: bool) -> Object:
+        """Server-side apply by the one owner there is: what it no longer names goes."""
+        key = (plural, name)
+        old, last = copy.deepcopy(self.objects.get(key, {})), self.applied.get(key, {})
+        new: Object = merged(pruned(old, last, wanted), wanted)
+        self.put(plural, namespace, new, dry)
+        if not dry:
+            self.applied[key] = wanted
+        return new
+
     def _roll(self, deployment: Object) -> None:
-        image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+        image = _image(deployment)
         self.images.append(image)
-        replicas, ready = deployment["spec"].setdefault("replicas", 1), image not in self.broken
+        replicas, ready = deployment["spec"].setdefault("replicas", 2), image not in self.broken  # 2: an autoscaler's
+        deployment["metadata"].setdefault("annotations", {})[REVISION] = str(len(self.images))
+        self._replica_set(deployment)
         deployment["status"] = {
             "observedGeneration": deployment["metadata"]["generation"],
             "replicas": replicas if ready else replicas + 1,
@@ -104,6 +136,64 @@ class Cluster:
             "availableReplicas": replicas if ready else replicas - 1,
             "conditions": [],
         }
+
+    def _replica_set(self, deployment: Object) -> None:
+        """The newest one, of the same name each time, and its pod."""
+        revision = deployment["metadata"]["annotations"][REVISION]
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        self._owned("replicasets", f"set-{revision}", deployment["metadata"]["uid"], labels, {REVISION: revision})
+        status = self._pod_status(_image(deployment))
+        self._owned("pods", f"pod-{revision}", f"set-{revision}", labels, {})["status"] = status
+
+    def _owned(self, plural: str, uid: str, owner: str, labels: dict[str, str], notes: dict[str, str]) -> Object:
+        kind, group = next((kinds[plural][0], group) for group, kinds in RESOURCES.items() if plural in kinds)
+        metadata: Object = {
+            "name": "newest",
+            "uid": uid,
+            "labels": labels,
+            "annotations": notes,
+            "resourceVersion": "1",
+        }
+        metadata["ownerReferences"] = [{"uid": owner, "controller": True}]
+        self.objects[plural, "newest"] = {"apiVersion": group, "kind": kind, "metadata": metadata}
+        return self.objects[plural, "newest"]
+
+    def _pod_status(self, image: str) -> Object:
+        if image in self.broken:
+            waiting = {"reason": "ErrImagePull", "message": f"{image}: not found"}
+            return {"phase": "Pending", "containerStatuses": [{"name": "classifier", "state": {"waiting": waiting}}]}
+        return {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def _image(one: Object) -> str:
+    """Of a Deployment's or a pod's first container."""
+    spec = one["spec"].get("template", one)["spec"]
+    return str(spec["containers"][0]["image"])
+
+
+def pruned(old: Any, last: Any, wanted: Any) -> Any:
+    """`old` without what `last` named and `wanted` does not."""
+    if not all(isinstance(one, dict) for one in (old, last, wanted)):
+        return old
+    kept = {key: value for key, value in old.items() if key in wanted or key not in last}
+    return {key: pruned(value, last.get(key), wanted.get(key)) for key, value in kept.items()}
+
+
+def patched(old: Object, patch: Any) -> Object:
+    """After a JSON patch of `test`, `add` and `remove`."""
+    new = copy.deepcopy(old)
+    for step in patch:
+        *path, last = step["path"].strip("/").split("/")
+        where = new
+        for part in path:
+            where = where[part]
+        if step["op"] == "test" and where.get(last) != step["value"]:
+            raise Refused(422, "Invalid", f"testing path {step['path']} failed")
+        if step["op"] == "add":
+            where[last] = step["value"]
+        if step["op"] == "remove":
+            del where[last]
+    return new
 
 
 def merged(old: Any, patch: Any) -> Any:
@@ -171,6 +261,9 @@ class Handler(BaseHTTPRequestHandler):
                 return 200, {"paths": paths}
             case ["openapi", "v3", "of", *group]:
                 return 200, _openapi("/".join(group))
+            case ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"]:
+                everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+                return 201, body | {"status": {"resourceRules": [everything], "incomplete": False}}
             case ["api", "v1", *rest]:
                 return self._objects("v1", rest, query, body)
             case ["apis", group, version, *rest] if f"{group}/{version}" in RESOURCES:
@@ -189,7 +282,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and not name:
             if "watch" in query:
                 return 200, plural
-            found = [one for (kind, _), one in here.items() if kind == plural]
+            found = self.cluster.lists(plural, query.get("labelSelector", ""), query.get("fieldSelector", ""))
             listed = {"resourceVersion": str(self.cluster.version)}
             return 200, {
                 "kind": f"{RESOURCES[group][plural][0]}List",
@@ -197,16 +290,21 @@ class Handler(BaseHTTPRequestHandler):
                 "metadata": listed,
                 "items": found,
             }
+        media = self.headers.get("Content-Type", "")
+        if "apply-patch" in media:
+            return 200, self.cluster.apply(plural, namespace, name, body, dry)
         if self.command == "POST":
-            return 201, body if dry else self.cluster.put(plural, namespace, body)
+            if key in here:
+                raise Refused(409, "AlreadyExists", f'{plural} "{key[1]}" already exists')
+            return 201, self.cluster.put(plural, namespace, body, dry)
         if key not in here:
             raise Refused(404, "NotFound", f'{plural} "{name}" not found')
         if self.command == "DELETE":
             del here[key]
             return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         if self.command == "PATCH":
-            new = merged(copy.deepcopy(here[key]), body)
-            return 200, new if dry else self.cluster.put(plural, namespace, new)
+            new = patched(here[key], body) if "json-patch" in media else merged(copy.deepcopy(here[key]), body)
+            return 200, self.cluster.put(plural, namespace, new, dry)
         return 200, here[key]
 
     def _watch(self, plural: str, query: dict[str, str]) -> None:
@@ -278,6 +376,21 @@ def _openapi(group: str) -> Object:
         paths[f"/{_prefix(group)}/{'namespaces/{namespace}/' if inside else ''}{plural}/{{name}}"] = {"patch": patch}
     info = {"title": "Kubernetes", "version": f"v{VERSION}.0"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": {}}}
+
+
+def kubectl_with_a_way_in(folder: Path, url: str) -> Path:
+    """A folder for the front of PATH: the real kubectl, but its `port-forward` leads to `url`, as no pod runs here."""
+    folder.mkdir(parents=True)
+    real, port = shutil.which("kubectl"), urlsplit(url).port
+    script = f"""#!/bin/sh
+    for word; do
+        if [ "$word" = port-forward ]; then echo "Forwarding from 127.0.0.1:{port} -> 3000"; exec sleep 600; fi
+    done
+    exec {real} "$@"
+    """
+    (folder / "kubectl").write_text(textwrap.dedent(script))
+    (folder / "kubectl").chmod(0o755)
+    return folder
 
 
 @contextmanager

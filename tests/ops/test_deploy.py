@@ -104,36 +104,45 @@ def stand_in(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def project(tmp_path: Path, stand_in: Cluster, service: str) -> Project:
-    return Project.copy(tmp_path / "project", KUBECONFIG=str(tmp_path / "kubeconfig"), DEPLOY_URL=service)
+    made = Project.copy(tmp_path / "project", KUBECONFIG=str(tmp_path / "kubeconfig"), DEPLOY_URL=service)
+    way = cluster.kubectl_with_a_way_in(tmp_path / "bin", service)
+    made.environment["PATH"] = f"{way}{os.pathsep}{made.environment['PATH']}"
+    return made
 
 
-def test_it_rolls_out_goes_back_by_itself_and_goes_back_when_told(project: Project, stand_in: Cluster) -> None:
-    """One cluster's life: first image, second, one that never gets ready, one that fails its tests, rollback."""
-    untested = ("--type", "k8s", "--no-tests")
-    first = project.deploy(*untested, "--image", image("1"))
+UNTESTED = ("--type", "k8s", "--no-tests")
+NOWHERE = "http://127.0.0.1:9"  # where users would ask, and nobody answers
+
+
+def test_a_version_is_tested_out_of_sight_and_then_rolled_out(project: Project, stand_in: Cluster) -> None:
+    """One cluster's life: first image, second, one that cannot be pulled, one that fails its tests, rollback."""
+    first = project.deploy(*UNTESTED, "--image", image("1"))
     assert first.returncode == 0, first.stderr
     assert "cats-vs-dogs version 3 (cats-vs-dogs:0123456789abcdef) answers" in first.stdout
     assert project.pinned() == stand_in.image() == image("1")
-    assert len(stand_in.objects) == len(manifests.load())
+    made = {(one["kind"], one["metadata"]["name"]) for one in stand_in.objects.values()}
+    assert {(one["kind"], one["metadata"]["name"]) for one in manifests.load()} <= made
 
-    assert project.deploy(*untested, "--image", image("2")).returncode == 0
+    assert project.deploy(*UNTESTED, "--image", image("2")).returncode == 0
     stand_in.broken.add(image("3"))
-    never = project.deploy(*untested, "--image", image("3"), "--timeout", "1")
+    never = project.deploy(*UNTESTED, "--image", image("3"), "--timeout", "100")
     assert never.returncode == 1
-    assert f"rolled back: {image('2')} runs again" in never.stderr
+    assert f"ErrImagePull: {image('3')}: not found; {image('2')} runs on" in never.stderr
     useless = project.deploy("--type", "k8s", "--image", image("4"))
     assert useless.returncode == 1
     assert "FAIL  known pictures" in useless.stdout
-    assert f"the smoke tests failed, see above; rolled back: {image('2')} runs again" in useless.stderr
+    assert f"the smoke tests failed, see above; {image('2')} runs on, no request has met the new one" in useless.stderr
     assert project.pinned() == stand_in.image() == image("2")
 
-    back = project.deploy(*untested, "--rollback")
+    back = project.deploy(*UNTESTED, "--rollback")
     assert back.returncode == 0, back.stderr
     assert project.pinned() == stand_in.image() == image("1")
-    again = project.deploy(*untested, "--rollback")
+    again = project.deploy(*UNTESTED, "--rollback")
     assert again.returncode == 1
     assert "remembers no former image" in again.stderr
-    assert stand_in.images == [image(digit) for digit in "1232421"]
+    assert stand_in.candidates == [image(digit) for digit in "12341"]
+    assert stand_in.images == [image(digit) for digit in "121"]
+    assert not [one for one in stand_in.lists("pods") if "candidate" in one["metadata"]["name"]]
     told = [(one["digest"][7], one["version"], one["result"].partition(":")[0]) for one in project.records()]
     assert told == [
         ("1", "3", "deployed"),
@@ -144,31 +153,62 @@ def test_it_rolls_out_goes_back_by_itself_and_goes_back_when_told(project: Proje
     ]
 
 
-def test_settings_go_back_with_the_image(project: Project, stand_in: Cluster) -> None:
-    untested = ("--type", "k8s", "--no-tests")
-    assert project.deploy(*untested, "--image", image("1")).returncode == 0
+def test_what_ran_is_put_back_and_not_what_was_applied(project: Project, stand_in: Cluster) -> None:
+    """Image, settings and all, as a person had set them by hand since the last roll-out."""
+    assert project.deploy(*UNTESTED, "--image", image("1")).returncode == 0
+    by_hand = ["set", "image", "deployment/classifier", f"classifier={image('2')}"]
+    kubectl = ["kubectl", "--namespace", manifests.NAMESPACE]
+    subprocess.run([*kubectl, *by_hand], env=project.environment, check=True, capture_output=True)
+    stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] = "12"
+    project.environment["DEPLOY_URL"] = NOWHERE
+    failed = project.deploy(*UNTESTED, "--image", image("3"))
+    assert failed.returncode == 1
+    assert f"{NOWHERE}/health does not say which model is served" in failed.stderr
+    assert f"rolled back: {image('2')} runs again" in failed.stderr
+    assert stand_in.images == [image(digit) for digit in "1232"]
+    assert stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] == "12"
+    assert project.pinned() == image("1")
+
+
+def test_a_manifest_that_the_server_refuses_changes_nothing(project: Project, stand_in: Cluster) -> None:
+    assert project.deploy(*UNTESTED, "--image", image("1")).returncode == 0
     path = project.root / "k8s/configmap.yaml"
     path.write_text(path.read_text().replace('SERVE_DRAIN: "10"', 'SERVE_DRAIN: "12"'))
     path = project.root / "k8s/service.yaml"
     path.write_text(path.read_text().replace("targetPort", "targetProt"))
-    refused = project.deploy(*untested, "--image", image("2"))
+    refused = project.deploy(*UNTESTED, "--image", image("2"))
     assert refused.returncode == 1
     assert "strict decoding error" in refused.stderr
-    assert stand_in.image() == image("1")
+    assert stand_in.candidates == stand_in.images == [image("1")]
     assert stand_in.objects["configmaps", "classifier"]["data"]["SERVE_DRAIN"] == "10"
 
 
 def test_a_first_deployment_that_fails_leaves_none(project: Project, stand_in: Cluster) -> None:
     failed = project.deploy("--type", "k8s", "--image", image("1"))
     assert failed.returncode == 1
-    assert "the Deployment is deleted again" in failed.stderr
+    assert "nothing runs, as before" in failed.stderr
+    assert stand_in.images == []
+    project.environment["DEPLOY_URL"] = NOWHERE
+    failed = project.deploy(*UNTESTED, "--image", image("1"))
+    assert "nothing ran before, so the new Deployment is deleted again" in failed.stderr
     assert stand_in.image() == ""
+
+
+def test_another_deployer_at_work_is_waited_for(project: Project, stand_in: Cluster) -> None:
+    assert project.deploy(*UNTESTED, "--image", image("1")).returncode == 0
+    lease = stand_in.objects["leases", "classifier-deploy"]
+    assert "holderIdentity" not in lease["spec"]
+    lease["spec"]["holderIdentity"] = "ada@laptop-1"
+    refused = project.deploy(*UNTESTED, "--image", image("2"), "--timeout", "1")
+    assert refused.returncode == 1
+    assert "ada@laptop-1 is still rolling out in cats-vs-dogs" in refused.stderr
+    assert stand_in.images == [image("1")]
 
 
 def test_a_dry_run_changes_nothing(project: Project, stand_in: Cluster) -> None:
     rehearsed = project.deploy("--type", "k8s", "--image", image("1"), "--dry-run")
     assert rehearsed.returncode == 0, rehearsed.stderr
-    assert "deployment.apps/classifier created (dry run)" in rehearsed.stdout
+    assert "namespace/cats-vs-dogs serverside-applied (server dry run)" in rehearsed.stdout
     assert not stand_in.objects
     assert not project.records()
 
@@ -178,7 +218,7 @@ def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: 
     done = [subprocess.run(apply, env=project.environment, capture_output=True, text=True) for _ in range(2)]
     assert [one.returncode for one in done] == [0, 0], done
     assert "deployment.apps/classifier unchanged" in done[1].stdout
-    assert len(stand_in.objects) == len(manifests.load())
+    assert {one["kind"] for one in manifests.load()} <= {one["kind"] for one in stand_in.objects.values()}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +238,7 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     refused = project.deploy("--type", "k8s", *words)
     assert refused.returncode in (1, 2)
     assert message in refused.stderr
-    assert not stand_in.objects
+    assert not stand_in.images + stand_in.candidates
     assert not project.records()
 
 
