@@ -24,6 +24,10 @@ TOLD = {  # figures that have a place of their own in the document
     "roc_auc",
     "calibration_error",
     "calibration_error_before_temperature",
+    "balanced_accuracy",
+    "macro_f1",
+    "top5_accuracy",
+    "weak_classes",
     "per_class",
     "confusion_matrix",
     "reliability",
@@ -89,6 +93,15 @@ def _figures(metrics: dict[str, Any]) -> str:
     given = metrics["abstention"]
     main = [
         ("accuracy", f"{metrics['accuracy']:.4f}", f"95 % interval (Wilson) {low:.4f} to {high:.4f}"),
+        *(
+            (name, f"{metrics[key]:.4f}", text)
+            for key, name, text in (
+                ("balanced_accuracy", "balanced accuracy", "mean recall of the classes"),
+                ("macro_f1", "macro F1", "mean F1 of the classes"),
+                ("top5_accuracy", "top-5 accuracy", "the class is among the five most probable ones"),
+            )
+            if key in metrics
+        ),
         ("log-loss", f"{metrics['log_loss']:.4f}", "nats"),
         ("ROC-AUC", f"{metrics['roc_auc']:.4f}", "one class against the rest, averaged"),
         (
@@ -108,6 +121,15 @@ def _figures(metrics: dict[str, Any]) -> str:
         (f"is {name}", *(str(value) for value in row))
         for name, row in zip(names, metrics["confusion_matrix"], strict=True)
     ]
+    weak = [
+        (
+            row["class"],
+            f"{row['recall']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
+            str(row["pictures"]),
+            f"{row['mistaken_for']} ({row['mistaken']})",
+        )
+        for row in metrics.get("weak_classes", [])
+    ]
     further = [
         (key, f"{value:.4g}")
         for key, value in flat({key: value for key, value in metrics.items() if key not in TOLD}).items()
@@ -119,6 +141,8 @@ def _figures(metrics: dict[str, Any]) -> str:
         _table(("class", "precision", "recall", "F1", "pictures"), classes),
         _table(("", *(f"says {name}" for name in names)), matrix),
     ]
+    if weak:
+        parts += ["Surely below the average class:\n", _table(("class", "recall", "pictures", "taken for"), weak)]
     return "\n".join([*parts, _table(("further", ""), further)] if further else parts)
 
 
@@ -141,7 +165,7 @@ def _behaviour(metrics: dict[str, Any]) -> str:
     if not found:
         return ""
     same = [
-        (name.replace("_", " "), _interval(one["same_answer"]), f"{one['mean_change']:.4f}")
+        (_demanded(name, found), _interval(one["same_answer"]), f"{one['mean_change']:.4f}")
         for name, one in found["invariance"].items()
     ]
     less = [
@@ -156,6 +180,12 @@ def _behaviour(metrics: dict[str, Any]) -> str:
         _table(("must lower the confidence", "before", "after", "mean difference"), less),
     ]
     return "\n".join([*parts, named] if minimum["pictures"] else parts)
+
+
+def _demanded(name: str, behaviour: dict[str, Any]) -> str:
+    """The name of a change, and whether it may matter to this problem (`evaluate.harmless`)."""
+    may_matter = name not in behaviour.get("harmless", [name])
+    return f"{name.replace('_', ' ')}{' (may matter here)' if may_matter else ''}"
 
 
 def _interval(found: dict[str, Any]) -> str:

@@ -101,6 +101,7 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     found["abstention"] = calibration.describe(test, labels)
     found["other_things"] = calibration.describe_others(test, outliers)
     found["behaviour"] = judged.behaviour(calibration, test, settings.evaluate.behaviour_pictures)
+    found["behaviour"]["harmless"] = behaviour.harmless(settings.evaluate.harmless, trained.views)
     if judged is not fp32:
         found["quantisation"] = _quantisation(fp32.split("test")[0], test, labels)
     calibration.save(CALIBRATION_FILE)

@@ -85,12 +85,18 @@ class Train(Section):
     seed: NotNegative
 
 
+Harmless = Literal[  # the changes of training.evaluation.behaviour that may leave an answer as it is
+    "mirrored", "brighter", "darker", "more_contrast", "less_contrast", "encoded_again", "exif_rotated", "cropped"
+]
+
+
 class Evaluate(Section):
     risk: Annotated[float, Field(gt=0, lt=1)]
     novelty_quantile: Annotated[float, Field(gt=0, lt=1)]
     novelty_catch: Annotated[float, Field(gt=0, lt=1)]
     worst: Count
     behaviour_pictures: Annotated[int, Field(ge=2)]
+    harmless: list[Harmless] | None
 
 
 class Export(Section):
@@ -118,9 +124,9 @@ class Register(Section):
 
 class Promote(Section):
     min_test_pictures: Count
-    min_accuracy: Share
-    min_class_accuracy: Share
-    min_slice_accuracy: Share
+    min_accuracy: Share | None
+    min_class_accuracy: Share | None
+    min_slice_accuracy: Share | None
     min_slice_pictures: Count
     non_inferiority_margin: Share
     min_log_loss_gain: Share
@@ -135,7 +141,6 @@ class Promote(Section):
     max_confidence_gain: Share
     min_named: Share
     max_calibration_error: Share
-    max_majority_share: Share
     max_latency_ratio: Positive
     latency_floor_ms: Annotated[float, Field(ge=0)]
     max_size_mb: Positive

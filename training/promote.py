@@ -46,7 +46,10 @@ class Outcome:
             return f"{self.candidate} is already the champion"
         if self.kept_out:
             kept = f"kept the champion: {self.champion}" if self.champion else "there is still no champion"
-            return f"{kept}; {self.candidate} was kept out:\n  " + "\n  ".join(self.verdict.reasons)
+            lines = [f"{kept}; {self.candidate} was kept out:", *self.verdict.reasons]
+            if self.verdict.advice:
+                lines += ["what would probably help:", *self.verdict.advice]
+            return "\n  ".join(lines)
         how = "promoted by force" if self.verdict.gate == "forced" else "promoted"
         return f"{how}: {self.candidate} is the champion" + (f"; {self.champion} is previous" if self.champion else "")
 
@@ -114,7 +117,8 @@ def judge(
     known = former_verdict(candidate.sha256, rival_sha256, manifest.test_sha256, limits) if force is None else None
     if known is not None:
         return known
-    from training.gate.checks import Check, Gate  # scikit-learn and SciPy take seconds to import
+    from training.gate.advice import advice  # it and `checks` import SciPy, which takes seconds
+    from training.gate.checks import Check, Gate
 
     unreadable = None
     try:
@@ -128,7 +132,8 @@ def judge(
         checks.append(Check("champion readable", False, unreadable, "a champion to compare with"))
     if candidate.tags.get(ROLLED_BACK):
         checks.append(Check("not rolled back", False, candidate.tags[ROLLED_BACK], "--force, once the cause is mended"))
-    return pronounce(candidate, former, manifest.test_sha256, limits, checks, force)
+    suggestions = advice(checks, folder.card, manifest)
+    return pronounce(candidate, former, manifest.test_sha256, limits, checks, suggestions, force)
 
 
 def _decide(registry: Registry, candidate: Version, former: Version | None, verdict: Verdict) -> None:

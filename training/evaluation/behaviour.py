@@ -100,6 +100,18 @@ def measure(probabilities: Probabilities, pictures: Sequence[bytes], how: Prepro
     }
 
 
+def harmless(wanted: Sequence[str] | None, views: Sequence[str] | None) -> list[str]:
+    """Names of the changes that must leave an answer as it is: those wanted, or (None) what the training says.
+
+    `views`: what a solved head learned from, as cross-validation chose; None: the recipe mirrors without asking. A
+    mirrored digit is another sign, a mirrored cat is a cat: the pictures of one's own problem decide.
+    """
+    if wanted is not None:
+        return list(wanted)
+    learned = views is None or "mirrored" in views
+    return [name for name in INVARIANT if learned or name != "mirrored"]
+
+
 def _invariance(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
     rows, answers = np.arange(len(before)), before.argmax(1)
     moved = np.abs(after[rows, answers] - before[rows, answers])

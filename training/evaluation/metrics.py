@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -116,17 +117,27 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
 
 
 def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class."""
+    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class.
+
+    Balanced accuracy and macro F1 are means over the classes that have pictures, so that a rare class counts as much as
+    a frequent one. `top5_accuracy` is given where more than five classes leave something to miss.
+    """
     from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
     guesses = probs.argmax(1)
     correct = int((guesses == labels).sum())
     numbers = np.arange(len(classes))
     scores = precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
+    _, recall, f1, counts = scores
+    confusions = confusion_matrix(labels, guesses, labels=numbers)
+    top5 = {"top5_accuracy": top_accuracy(probs, labels, 5)} if len(classes) > 5 else {}
     return {
         "pictures": len(labels),
         "accuracy": correct / len(labels),
         "accuracy_interval": list(wilson(correct, len(labels))),
+        "balanced_accuracy": float(recall[counts > 0].mean()),
+        "macro_f1": float(f1[counts > 0].mean()),
+        **top5,
         "log_loss": float(log_loss(labels, probs, labels=numbers)),
         "roc_auc": roc_auc(probs, labels),
         "calibration_error": calibration_error(probs, labels),
@@ -135,5 +146,50 @@ def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[st
             for name, p, r, f, n in zip(classes, *scores, strict=True)
         },
         "reliability": reliability(probs, labels),
-        "confusion_matrix": confusion_matrix(labels, guesses, labels=numbers).tolist(),
+        "confusion_matrix": confusions.tolist(),
+        "weak_classes": weak_classes(confusions, classes),
     }
+
+
+def top_accuracy(probs: Floats, labels: Labels, count: int) -> float:
+    """The share of pictures whose class is among the `count` most probable ones."""
+    best = np.argpartition(-probs, count - 1, axis=1)[:, :count]
+    return float((best == labels[:, None]).any(1).mean())
+
+
+def weak_classes(confusions: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Classes on which the model is surely worse than on the average class: the 95 % interval of their recall ends
+    below the balanced accuracy. Worst first, each with the class that it is most often mistaken for."""
+    counts, hits = confusions.sum(1), confusions.diagonal()
+    known = counts > 0
+    balanced = float((hits[known] / counts[known]).mean())
+    weak = []
+    for row in np.flatnonzero(known):
+        interval = wilson(int(hits[row]), int(counts[row]))
+        if interval[1] >= balanced:
+            continue
+        mistakes = np.where(np.arange(len(classes)) == row, 0, confusions[row])
+        weak.append(
+            {
+                "class": classes[row],
+                "recall": float(hits[row] / counts[row]),
+                "interval": list(interval),
+                "pictures": int(counts[row]),
+                "mistaken_for": classes[int(mistakes.argmax())],
+                "mistaken": int(mistakes.max()),
+            }
+        )
+    return sorted(weak, key=lambda entry: entry["recall"])
+
+
+def most_confused(
+    confusions: Sequence[Sequence[int]], classes: Sequence[str], count: int
+) -> list[tuple[str, str, int, int]]:
+    """The `count` most frequent mistakes: class, answer, how often, pictures of the class."""
+    mistakes = [
+        (classes[row], classes[column], number, sum(numbers))
+        for row, numbers in enumerate(confusions)
+        for column, number in enumerate(numbers)
+        if row != column and number
+    ]
+    return sorted(mistakes, key=lambda mistake: (-mistake[2], mistake[:2]))[:count]

@@ -55,6 +55,7 @@ class Trained:
     preprocessing: Preprocessing
     architecture: str
     enlarges: bool  # most of its training pictures were smaller than its input
+    views: tuple[str, ...] | None  # what a solved head learned from, as cross-validation chose; None: no such choice
 
     @classmethod
     def load(cls) -> Trained:
@@ -65,7 +66,9 @@ class Trained:
         classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
         model = build(summary["architecture"], None, len(classes))
         model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
-        return cls(model.eval(), classes, how, summary["architecture"], summary["recipe"]["enlarges"])
+        chosen = summary.get("head")
+        views = tuple(chosen["candidate"]["views"]) if chosen else None
+        return cls(model.eval(), classes, how, summary["architecture"], summary["recipe"]["enlarges"], views)
 
     def backbone(self) -> bytes:
         """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""

@@ -6,21 +6,25 @@ The rule on quality, by the same test pictures for both:
    gain (paired bootstrap, its own error counted against the candidate) above -share, a loss too small to matter;
 3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by that
    share, or training data that changed, or int8 in place of fp32 and so much faster.
-So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. Beside it stand
-floors (accuracy in all, by class, by slice), calibration, degenerate answers, latency, size and identity.
+So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. A first model
+must surely be better than guessing. Beside it stand calibration, behaviour, latency, size and identity, and the floors
+(accuracy in all, by class, by slice) of those who set some.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import permutation_test
 
 from data.manifest import Manifest, Picture, decoded
+from training.common.intervals import wilson
 from training.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from training.evaluation.paired import Contingency, sure_gain
 from training.evaluation.scores import Scores, latencies_ms, score
@@ -30,6 +34,8 @@ from training.model.folder import ModelFolder, ModelFolderError
 from training.params import Promote
 
 ENOUGH = 1e-9  # floating-point slack when an accuracy is compared with a limit
+PERMUTATIONS = 20  # times 1 / (1 - confidence): enough to place a p-value beside its limit
+BATCH = 2_000_000  # labels that are permuted at once: some 50 MB
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,9 @@ class Gate:
         """Every check, in the order of the table; scores both models where that was not done before."""
         checks = [self.test_data, self.parity, self.self_check, self.classes, self.recorded]
         checks += [self.quantisation] if self.is_int8(self.candidate) else []
+        checks += [self.probabilities, self.better_than_guessing]
         checks += [self.accuracy, self.class_accuracy, self.slice_accuracy]
-        checks += [self.calibration, self.degenerate, self.invariance, self.direction, self.minimum]
+        checks += [self.calibration, self.invariance, self.direction, self.minimum]
         checks += [self.latency, self.size]
         if self.champion is not None:
             checks += [self.enough_pictures, self.never_worse, self.non_inferior, self.reason]
@@ -150,23 +157,37 @@ class Gate:
         figure = f"{self.mine.accuracy:.4f}, in fp32 {found['accuracy_fp32']:.4f}, {changes:.2%} other answers"
         return Check("int8", fine, figure, limit)
 
-    # floors
+    # quality by itself
+
+    def probabilities(self) -> Check:
+        rows = self.mine.probabilities
+        sound = bool(np.isfinite(rows).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
+        figure = f"{len(rows)} answers" if sound else "some are not finite or do not sum to 1"
+        return Check("probabilities", sound, figure, "finite, and 1 in all for each picture")
+
+    def better_than_guessing(self) -> Check:
+        """Balanced accuracy against answers that know nothing of the pictures, the constant answer among them."""
+        rate, p = better_than_guessing(self.mine.labels, self.mine.answers, self.limits.confidence, self.limits.seed)
+        classes = len(set(self.mine.labels))
+        figure = f"balanced accuracy {rate:.4f}, guessing {1 / classes:.4f}, p = {p:.2g}, {len(self.pictures)} pictures"
+        limit = f"surely better: p at most {1 - self.limits.confidence:.2g}"
+        return Check("better than guessing", p <= 1 - self.limits.confidence + ENOUGH, figure, limit)
 
     def accuracy(self) -> Check:
         floor = self.limits.min_accuracy
         figure = f"{self.mine.accuracy:.4f} on {len(self.pictures)} pictures"
-        return Check("accuracy", self.mine.accuracy >= floor - ENOUGH, figure, f"at least {floor:g}")
+        return Check("accuracy", floor is None or self.mine.accuracy >= floor - ENOUGH, figure, _at_least(floor))
 
     def class_accuracy(self) -> Check:
         labels = np.array(self.mine.labels)
-        found = {name: float(self.mine.right[labels == name].mean()) for name in sorted(set(self.mine.labels))}
-        return _worst("accuracy by class", found, self.limits.min_class_accuracy)
+        right = {name: self.mine.right[labels == name] for name in sorted(set(self.mine.labels))}
+        return _not_surely_below("accuracy by class", right, self.limits.min_class_accuracy)
 
     def slice_accuracy(self) -> Check:
         masks = slices(self.pictures, decoded(self.pictures, self.candidate.preprocessing))
         enough = {name: mask for name, mask in masks.items() if mask.sum() >= self.limits.min_slice_pictures}
-        found = {name: float(self.mine.right[mask].mean()) for name, mask in enough.items()}
-        return _worst("accuracy by slice", found, self.limits.min_slice_accuracy)
+        right = {name: self.mine.right[mask] for name, mask in enough.items()}
+        return _not_surely_below("accuracy by slice", right, self.limits.min_slice_accuracy)
 
     # behaviour
 
@@ -180,25 +201,13 @@ class Gate:
         figure = f"ECE {found:.4f}, {chance:.4f} expected by chance"
         return Check("calibration", found - chance <= limit, figure, f"at most {limit:g} beyond chance")
 
-    def degenerate(self) -> Check:
-        probabilities = self.mine.probabilities
-        sound = bool(np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3))
-        names, counts = np.unique(self.mine.answers, return_counts=True)
-        share, name = counts.max() / counts.sum(), names[counts.argmax()]
-        figure = (
-            f"{share:.1%} of the answers are {name}" if sound else "probabilities are not finite or do not sum to 1"
-        )
-        return Check(
-            "degenerate answers",
-            sound and share <= self.limits.max_majority_share,
-            figure,
-            f"at most {self.limits.max_majority_share:.1%} in one class",
-        )
-
     def invariance(self) -> Check:
-        """Changes that must not matter; the floor holds for each (training.evaluation.behaviour)."""
+        """Changes that must not matter to this problem; the floor holds for each (training.evaluation.behaviour)."""
         changes = self._behaviour.get("invariance") or {}
-        same = {name: float(found["same_answer"]["value"]) for name, found in changes.items()}
+        harmless = self._behaviour.get("harmless")
+        if harmless == []:
+            return Check("invariance", True, "no change is said to be harmless", "evaluate.harmless")
+        same = {name: float(changes[name]["same_answer"]["value"]) for name in (harmless or changes) if name in changes}
         return _worst("invariance", same, self.limits.min_invariance, "no evidence in the model card")
 
     def direction(self) -> Check:
@@ -329,7 +338,51 @@ def chance_calibration_error(confidence: NDArray[np.float64]) -> float:
     return sum(gaps) / len(confidence)
 
 
-def _worst(name: str, found: dict[str, float], floor: float, if_none: str = "no group has enough pictures") -> Check:
+def better_than_guessing(
+    labels: Sequence[str], answers: NDArray[np.str_], confidence: float, seed: int
+) -> tuple[float, float]:
+    """Balanced accuracy, and the share of random pairings of these answers with these labels that reach it.
+
+    A permutation test (Ojala and Garriga 2010, Permutation Tests for Studying Classifier Performance, test 1): exact
+    for few pictures, and blind to how often a class occurs. A constant answer reaches its own figure every time.
+    """
+    names, truth = np.unique(np.asarray(labels), return_inverse=True)
+    known = {name: number for number, name in enumerate(names)}
+    guesses = np.array([known.get(answer, -1) for answer in answers])
+    weights = 1 / np.bincount(truth) / len(names)
+
+    def balanced(truths: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+        return np.asarray(np.where(truths == guesses, weights[truths], 0.0).sum(axis=axis))
+
+    result = permutation_test(
+        (truth,),
+        balanced,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=math.ceil(PERMUTATIONS / (1 - confidence)),
+        batch=max(1, BATCH // len(truth)),
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.statistic), float(result.pvalue)
+
+
+def _not_surely_below(name: str, right: dict[str, NDArray[np.bool_]], floor: float | None) -> Check:
+    """The worst group; it fails when its whole 95 % interval lies below the floor."""
+    if not right:
+        return Check(name, True, "no group has enough pictures", _at_least(floor))
+    ends = {key: wilson(int(hits.sum()), len(hits)) for key, hits in right.items()}
+    worst = min(right, key=lambda key: (ends[key][1], float(right[key].mean())))
+    low, high = ends[worst]
+    figure = f"worst {right[worst].mean():.4f} [{low:.4f}, {high:.4f}]: {worst}, of {len(right)}"
+    return Check(name, floor is None or high >= floor - ENOUGH, figure, _at_least(floor))
+
+
+def _at_least(floor: float | None) -> str:
+    return "no floor is set" if floor is None else f"at least {floor:g}"
+
+
+def _worst(name: str, found: dict[str, float], floor: float, if_none: str) -> Check:
     if not found:
         return Check(name, False, if_none, f"at least {floor:g}")
     worst = min(found, key=lambda key: found[key])

@@ -36,13 +36,17 @@ class Name:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's checks on a candidate, and what they depend on: the models, the test split, the limits."""
+    """The gate's checks on a candidate, and what they depend on: the models, the test split, the limits.
+
+    `advice`: what would probably help with the checks that failed (training.gate.advice).
+    """
 
     candidate: Name
     champion: Name | None
     test_hash: str
     limits: dict[str, Any]
     checks: list[dict[str, Any]]
+    advice: list[str]
     forced: str | None
     created: str
 
@@ -83,6 +87,7 @@ def pronounce(
     test_hash: str,
     limits: Promote,
     checks: list[Check],
+    advice: list[str],
     forced: str | None,
 ) -> Verdict:
     """The verdict from the checks."""
@@ -92,6 +97,7 @@ def pronounce(
         test_hash=test_hash,
         limits=limits.model_dump(),
         checks=[{**asdict(check), "passed": bool(check.passed)} for check in checks],
+        advice=advice,
         forced=forced,
         created=now(),
     )
@@ -107,7 +113,7 @@ def former_verdict(
     try:
         values = json.loads(path.read_text())
         champion = Name(**values["champion"]) if values["champion"] else None
-        plain = {key: values[key] for key in ("test_hash", "limits", "checks", "forced", "created")}
+        plain = {key: values[key] for key in ("test_hash", "limits", "checks", "advice", "forced", "created")}
         verdict = Verdict(candidate=Name(**values["candidate"]), champion=champion, **plain)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -47,7 +47,7 @@ class Classifier:
 
     def self_check(self) -> None:
         """Predict the embedded pictures; ModelFolderError when an answer is not the one recorded at evaluation."""
-        environment = self.folder.card["lineage"]["environment"]
+        environment = self.folder.card.get("lineage", {}).get("environment", {})
         same_resizer = ("cykooz-resizer" in environment) == QUICK
         tolerance = SELF_CHECK_TOLERANCE if same_resizer else OTHER_RESIZER_TOLERANCE
         for record in self.folder.card["self_check"]:

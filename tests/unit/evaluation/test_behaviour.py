@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.drawing import drawing, encoded
+from training import params
 from training.evaluation import behaviour
 from training.model.preprocess import Preprocessing, load, shrink
 
@@ -88,3 +91,13 @@ def test_the_named_pictures_of_the_sample_exist() -> None:
     sample_names = {name for name in behaviour.named() if not name.startswith("test/")}
     assert len(sample_names) == 24
     assert sample_names <= members
+
+
+def test_a_mirrored_picture_must_keep_its_answer_where_mirrored_ones_were_learned_from() -> None:
+    assert behaviour.harmless(None, None) == behaviour.harmless(None, ("plain", "mirrored")) == [*behaviour.INVARIANT]
+    assert behaviour.harmless(None, ("plain",)) == [name for name in behaviour.INVARIANT if name != "mirrored"]
+    assert behaviour.harmless(["cropped"], ("plain", "mirrored")) == ["cropped"]
+
+
+def test_params_name_the_changes_that_there_are() -> None:
+    assert set(get_args(params.Harmless)) == set(behaviour.INVARIANT)

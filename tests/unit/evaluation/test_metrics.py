@@ -73,9 +73,32 @@ def test_describe_agrees_with_its_parts() -> None:
     assert found["accuracy"] == pytest.approx(5 / 6)
     assert found["confusion_matrix"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
     assert found["per_class"]["b"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "pictures": 2})
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert found["macro_f1"] == pytest.approx((0.8 + 0.8 + 1) / 3)
+    assert "top5_accuracy" not in found
     low, high = found["accuracy_interval"]
     assert low < found["accuracy"] < high
     assert 0.9 < found["roc_auc"] <= 1.0
+
+
+def test_top_accuracy_counts_the_class_among_the_most_probable() -> None:
+    probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    assert [metrics.top_accuracy(probs, np.array([1, 2]), count) for count in (1, 2, 3)] == [0, 0.5, 1]
+
+
+def test_a_weak_class_is_surely_below_the_average_one_and_has_its_mistake() -> None:
+    confusions = np.array([[97, 1, 2], [60, 35, 5], [0, 1, 2]])  # three pictures of c are too few to call it weak
+    (weak,) = metrics.weak_classes(confusions, ("a", "b", "c"))
+    assert (weak["class"], weak["recall"], weak["pictures"]) == ("b", 0.35, 100)
+    assert (weak["mistaken_for"], weak["mistaken"]) == ("a", 60)
+    assert weak["interval"] == list(wilson(35, 100))
+    assert metrics.weak_classes(np.array([[5, 1], [1, 5]]), ("a", "b")) == []
+
+
+def test_the_most_frequent_mistakes_come_first() -> None:
+    confusions = [[8, 2, 0], [3, 6, 1], [0, 0, 10]]
+    assert metrics.most_confused(confusions, "abc", 2) == [("b", "a", 3, 10), ("a", "b", 2, 10)]
+    assert len(metrics.most_confused(confusions, "abc", 20)) == 3
 
 
 def test_auroc_is_the_share_of_pairs_in_order() -> None:

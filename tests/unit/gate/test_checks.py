@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.killing import ROOT
 from tests.tiny import tiny_data, tiny_model_folder
 from training import params
 from training.gate import checks as gate_checks
-from training.gate.checks import Check, Gate, chance_calibration_error
+from training.gate.checks import Check, Gate, better_than_guessing, chance_calibration_error
 from training.model.folder import CARD_FILE, ModelFolder, write_sums
 
 pytestmark = pytest.mark.slow
@@ -119,11 +120,9 @@ def test_of_too_few_test_pictures_no_champion_is_replaced(judge: Judge, model: A
     ("limits", "name"),
     [
         ({"min_accuracy": 0.99}, "accuracy"),
-        ({"min_class_accuracy": 0.99}, "accuracy by class"),
-        ({"min_slice_accuracy": 0.99}, "accuracy by slice"),
-        ({"min_slice_pictures": 10_000}, "accuracy by slice"),
+        ({"min_class_accuracy": 1.0}, "accuracy by class"),
+        ({"min_slice_accuracy": 1.0}, "accuracy by slice"),
         ({"max_calibration_error": 0.0}, "calibration"),
-        ({"max_majority_share": 0.3}, "degenerate answers"),
         ({"max_size_mb": 0.001}, "size"),
     ],
 )
@@ -132,10 +131,54 @@ def test_every_limit_is_a_parameter(judge: Judge, model: Any, limits: dict[str, 
     assert failed(judge(candidate, **limits)) == {name}
 
 
-def test_one_answer_to_everything_is_degenerate(judge: Judge, model: Any) -> None:
+def test_one_answer_to_everything_is_no_better_than_guessing(judge: Judge, model: Any) -> None:
     checks = judge(model(bias=100.0))
-    assert {"accuracy", "accuracy by class", "degenerate answers"} <= failed(checks)
-    assert "100.0% of the answers are cat" in checks["degenerate answers"].figure
+    assert "better than guessing" in failed(checks)
+    assert checks["better than guessing"].figure == "balanced accuracy 0.5000, guessing 0.5000, p = 1, 200 pictures"
+
+
+def guesses(labels: str, answers: str) -> float:
+    return better_than_guessing(list(labels), np.array(list(answers)), 0.99, seed=1)[1]
+
+
+def test_of_98_to_2_the_perfect_model_passes_and_the_constant_one_does_not() -> None:
+    labels = "a" * 98 + "b" * 2
+    assert guesses(labels, labels) < 0.01
+    assert guesses(labels, "a" * 100) == 1
+
+
+def test_few_pictures_are_enough_where_the_answers_are_right() -> None:
+    assert guesses("aaaaabbbbb", "aaaaabbbbb") == pytest.approx(1 / 252, abs=0.004)  # ways to choose 5 of 10
+    assert guesses("ab", "ab") == 0.5
+
+
+def test_an_answer_that_no_test_picture_has_is_wrong() -> None:
+    assert better_than_guessing(["a", "b"], np.array(["c", "b"]), 0.99, seed=1)[0] == 0.5
+
+
+def test_without_floors_a_weak_class_is_named_and_passes(judge: Judge, model: Any) -> None:
+    checks = judge(model(skill=0.3, seed=1))
+    assert checks["accuracy by class"].passed
+    assert re.fullmatch(r"worst 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]: (cat|dog), of 2", checks["accuracy by class"].figure)
+    assert checks["accuracy by class"].limit == "no floor is set"
+
+
+def test_a_class_fails_only_when_its_whole_interval_lies_below_the_floor(judge: Judge, model: Any) -> None:
+    weak = model(skill=0.3, seed=1)
+    low, high = map(float, re.findall(r"\[(.*), (.*)\]", judge(weak)["accuracy by class"].figure)[0])
+    assert judge(weak, min_class_accuracy=(low + high) / 2)["accuracy by class"].passed
+    assert not judge(weak, min_class_accuracy=high + 0.001)["accuracy by class"].passed
+
+
+def test_only_changes_that_are_harmless_here_must_leave_answers_alone(judge: Judge, model: Any) -> None:
+    candidate = model()
+    behaviour = candidate.card["metrics"]["behaviour"]
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.1}}
+    assert failed(judge(candidate)) == {"invariance"}
+    behaviour["harmless"] = ["cropped"]
+    assert failed(judge(candidate)) == set()
+    behaviour["harmless"] = []
+    assert failed(judge(candidate)) == set()
 
 
 @pytest.mark.parametrize(("times", "passes"), [((9.0, 1.0), False), ((5.9, 1.0), True), ((140.0, 100.0), True)])

@@ -6,7 +6,8 @@ import { byId, h } from "./dom.js";
 import { called, count, day, either, percent } from "./words.js";
 
 const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", "roc_auc", "calibration_error",
-  "calibration_error_before_temperature", "per_class", "confusion_matrix", "reliability",
+  "calibration_error_before_temperature", "balanced_accuracy", "macro_f1", "top5_accuracy", "weak_classes",
+  "per_class", "confusion_matrix", "reliability",
   "reliability_before_temperature", "abstention"]);
 
 const SHADE = 40; // percent at most of a cell's colour, so that its text stays legible
@@ -74,6 +75,9 @@ function tiles({ metrics, abstention }) {
   const measured = metrics.abstention ?? {};
   const rows = [
     ["Accuracy", percent(metrics.accuracy), `95 % interval ${metrics.accuracy_interval.map((share) => percent(share)).join(" to ")}`],
+    ["Balanced accuracy", shareOr(metrics.balanced_accuracy), "mean recall of the classes: a rare one counts as much"],
+    ["Top-5 accuracy", shareOr(metrics.top5_accuracy), "the class is among the five most probable ones"],
+    ["Macro F1", figureOr(metrics.macro_f1), "mean F1 of the classes"],
     ["Answered", shareOr(measured.answered), `the rest is “not sure”: below ${percent(abstention.confidence_threshold)}, or unfamiliar`],
     ["Accuracy of answers", shareOr(measured.accuracy_of_answers), "without those that are “not sure”"],
     ["ROC-AUC", figureOr(metrics.roc_auc), "1 is perfect, 0.5 is chance"],
@@ -160,7 +164,10 @@ function classes({ metrics }) {
   const rows = Object.entries(metrics.per_class).map(([name, one]) => [
     name, percent(one.precision), percent(one.recall), one.f1.toFixed(3), one.pictures.toLocaleString("en"),
   ]);
+  const weak = (metrics.weak_classes ?? []).map((row) =>
+    h("li", {}, `${row.class}: ${percent(row.recall)} of ${row.pictures} pictures, most often taken for ${row.mistaken_for}`));
   return panel("classes", "Class by class", "Precision: of its answers, how many are right. Recall: of the pictures, how many it finds.",
+    ...(weak.length ? [h("p", {}, "Surely below the average class:"), h("ul", {}, weak)] : []),
     table(["class", "precision", "recall", "F1", "pictures"], rows, { numbers: [1, 2, 3, 4] }));
 }
 

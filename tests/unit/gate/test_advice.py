@@ -1,0 +1,69 @@
+"""Advice names what this run's own figures show, and nothing where the gate is content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.manifest import Manifest
+from tests.tiny import tiny_data
+from training.gate.advice import advice
+from training.gate.checks import Check
+
+CARD: dict[str, Any] = {
+    "metrics": {
+        "weak_classes": [
+            {
+                "class": "dog",
+                "recall": 0.4,
+                "interval": [0.3, 0.5],
+                "pictures": 50,
+                "mistaken_for": "cat",
+                "mistaken": 30,
+            }
+        ],
+        "per_class": {"cat": {}, "dog": {}},
+        "confusion_matrix": [[48, 2], [30, 20]],
+    },
+    "head": {"learning_curve": [{"pictures": 40, "accuracy": 0.6}, {"pictures": 80, "accuracy": 0.64}]},
+}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    tiny_data(tmp_path, per_class=100)
+    monkeypatch.chdir(tmp_path)
+    return Manifest.read()
+
+
+def failing(*names: str) -> list[Check]:
+    return [Check(name, False, "", "") for name in names]
+
+
+def test_nothing_is_said_where_every_check_passed(manifest: Manifest) -> None:
+    assert advice([Check("accuracy", True, "", "")], CARD, manifest) == []
+
+
+def test_the_weakest_class_the_most_frequent_mistake_and_what_more_pictures_bring(manifest: Manifest) -> None:
+    assert advice(failing("accuracy"), CARD, manifest) == [
+        "add pictures of dog, the weakest class: 40% of its 50 test pictures are right, it was learnt from 40, and is "
+        "most often taken for cat",
+        "look at the labels of dog and cat: 30 of 50 test pictures of dog are called cat, the most frequent mistake",
+        "add training pictures: from 40 to 80 the accuracy rose by 4.0%, and twice as many would probably bring about "
+        "half of that again",
+    ]
+
+
+def test_a_check_with_a_remedy_of_its_own_names_it_first(manifest: Manifest) -> None:
+    first, *others = advice(failing("latency", "accuracy"), CARD, manifest)
+    assert first == "set `export.precision: int8`, or choose a smaller `train.architecture`"
+    assert len(others) == 2
+
+
+def test_too_few_test_pictures_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_data(tmp_path, per_class=10)
+    monkeypatch.chdir(tmp_path)
+    (first,) = advice(failing("better than guessing"), {"metrics": {}}, Manifest.read())
+    assert first == "add pictures: 10 test pictures tell little, 100 and more tell models apart"
