@@ -46,6 +46,7 @@ class Picture:
     width: int
     height: int
     source: str
+    group: str = ""  # the path of the picture that represents its near duplicates, if it has any
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Manifest:
                     int(row["width"]),
                     int(row["height"]),
                     row["source"],
+                    row.get("group", ""),  # manifests of former versions, in the registry, have none
                 )
                 for row in csv.DictReader(file)
             ]
