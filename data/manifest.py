@@ -101,8 +101,34 @@ class Manifest:
 
 
 def spread(pictures: Sequence[Picture], count: int) -> tuple[Picture, ...]:
-    """At most `count` of the pictures, evenly spread over the manifest, so over all classes."""
-    return tuple(pictures[index] for index in np.unique(np.linspace(0, len(pictures) - 1, count).astype(int)))
+    """At most `count` of the pictures, of each class its share and one at least, evenly spread over the manifest.
+
+    Of fewer pictures than classes, so many classes have one.
+    """
+    rows: dict[str, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        rows.setdefault(picture.label, []).append(index)
+    count = min(count, len(pictures))
+    if count < len(rows):
+        rows = {"": [members[0] for members in rows.values()]}
+    shares = _shares([len(members) for members in rows.values()], count)
+    chosen = (_evenly(members, share) for members, share in zip(rows.values(), shares, strict=True))
+    return tuple(pictures[index] for index in sorted(index for indices in chosen for index in indices))
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` shared out in proportion to `sizes`, one at least to each (largest remainders)."""
+    exact = [count * size / sum(sizes) for size in sizes]
+    shares = [max(1, math.floor(one)) for one in exact]
+    while sum(shares) < count:
+        shares[max(range(len(sizes)), key=lambda index: exact[index] - shares[index])] += 1
+    while sum(shares) > count:
+        shares[max(range(len(sizes)), key=lambda index: shares[index])] -= 1
+    return shares
+
+
+def _evenly(indices: Sequence[int], count: int) -> list[int]:
+    return [indices[place] for place in np.linspace(0, len(indices) - 1, count).astype(int)]
 
 
 def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8]:

@@ -310,6 +310,11 @@ def test_the_model_page_draws_the_whole_card(page: Page, server: Server) -> None
     card = page.request.get(f"{server.url}/model").json()
     matrix = [int(cell) for cell in page.locator("#confusion td b").all_inner_texts()]
     assert matrix == np.ravel(card["metrics"]["confusion_matrix"]).tolist()
+    names = page.locator("#classes tbody th")
+    assert names.all_inner_texts() == ["cat", "dog"]
+    for wanted in (["cat", "dog"], ["dog", "cat"]):
+        page.locator("#classes").get_by_role("button", name="class").click()
+        assert names.all_inner_texts() == wanted
     assert violations(page) == []
 
 

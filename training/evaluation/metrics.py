@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 CALIBRATION_BINS = 15
+MATRIX_CLASSES = 25  # at most, of a confusion matrix: of more it is neither legible nor small
+CONFUSED = 20  # pairs of classes, the most confused ones
+TOP = 5
 COLDEST, HOTTEST = -4.0, 4.0  # logarithms of a temperature
 ROOT = 1e-9
 QUANTILE_95 = 1.96  # of the normal distribution, two-sided
@@ -115,18 +119,42 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
     return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
 
 
+def confusions(labels: Labels, guesses: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs of classes that are confused most: how many pictures of one are taken for the other, and what share of
+    its pictures that is. The larger count first, of equal ones the larger share."""
+    wrong = labels != guesses
+    pairs, counts = np.unique(np.stack([labels[wrong], guesses[wrong]], axis=1), axis=0, return_counts=True)
+    shares = counts / np.bincount(labels, minlength=len(classes))[pairs[:, 0]]
+    order = np.lexsort((-shares, -counts))[:CONFUSED]
+    return [
+        {"is": classes[label], "says": classes[guess], "pictures": int(count), "share": float(share)}
+        for (label, guess), count, share in zip(pairs[order], counts[order], shares[order], strict=True)
+    ]
+
+
+def top_accuracy(probs: Floats, labels: Labels, top: int) -> float:
+    """The share of pictures whose class is among the `top` most probable ones."""
+    likelier = (probs > probs[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+    return float((likelier < top).mean())
+
+
 def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class."""
+    """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class.
+
+    Of more than `TOP` classes the accuracy of the best five answers too; the confusion matrix of few classes only.
+    """
     from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
     guesses = probs.argmax(1)
     correct = int((guesses == labels).sum())
     numbers = np.arange(len(classes))
     scores = precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
-    return {
+    found = {
         "pictures": len(labels),
         "accuracy": correct / len(labels),
         "accuracy_interval": list(wilson(correct, len(labels))),
+        "balanced_accuracy": float(scores[1].mean()),
+        "macro_f1": float(scores[2].mean()),
         "log_loss": float(log_loss(labels, probs, labels=numbers)),
         "roc_auc": roc_auc(probs, labels),
         "calibration_error": calibration_error(probs, labels),
@@ -135,5 +163,10 @@ def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[st
             for name, p, r, f, n in zip(classes, *scores, strict=True)
         },
         "reliability": reliability(probs, labels),
-        "confusion_matrix": confusion_matrix(labels, guesses, labels=numbers).tolist(),
+        "confused": confusions(labels, guesses, classes),
     }
+    if len(classes) > TOP:
+        found["top_5_accuracy"] = top_accuracy(probs, labels, TOP)
+    if len(classes) <= MATRIX_CLASSES:
+        found["confusion_matrix"] = confusion_matrix(labels, guesses, labels=numbers).tolist()
+    return found

@@ -72,6 +72,10 @@ def test_describe_agrees_with_its_parts() -> None:
     found = metrics.describe(probs, labels, ("a", "b", "c"))
     assert found["accuracy"] == pytest.approx(5 / 6)
     assert found["confusion_matrix"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
+    assert found["confused"] == [{"is": "a", "says": "b", "pictures": 1, "share": pytest.approx(1 / 3)}]
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert found["macro_f1"] == pytest.approx((0.8 + 0.8 + 1) / 3)
+    assert "top_5_accuracy" not in found
     assert found["per_class"]["b"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "pictures": 2})
     low, high = found["accuracy_interval"]
     assert low < found["accuracy"] < high
@@ -105,3 +109,27 @@ def test_a_share_has_its_interval() -> None:
     found = metrics.share(np.array([True] * 9 + [False]))
     assert found["value"] == 0.9
     assert found["interval"] == list(wilson(9, 10))
+
+
+def test_many_classes_have_pairs_instead_of_a_matrix() -> None:
+    classes = tuple(f"class {number}" for number in range(60))
+    labels = np.repeat(np.arange(60), 4)
+    guesses = labels.copy()
+    guesses[[0, 1, 4, 8, 9, 10]] = [7, 7, 7, 5, 5, 6]  # of class 0 two, of class 1 one, of class 2 three
+    probs = np.eye(60)[guesses] * 0.5 + 0.5 / 60
+    found = metrics.describe(probs, labels, classes)
+    assert "confusion_matrix" not in found
+    pairs = [(one["is"], one["says"], one["pictures"], one["share"]) for one in found["confused"]]
+    assert pairs == [
+        ("class 0", "class 7", 2, 0.5),
+        ("class 2", "class 5", 2, 0.5),
+        ("class 1", "class 7", 1, 0.25),
+        ("class 2", "class 6", 1, 0.25),
+    ]
+    assert found["top_5_accuracy"] >= found["accuracy"] == pytest.approx(234 / 240)
+
+
+def test_top_accuracy_counts_the_likeliest() -> None:
+    probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    found = [metrics.top_accuracy(probs, np.array([0, 1, 2]), top) for top in (1, 2, 3)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1])

@@ -116,3 +116,24 @@ def test_many_classes_make_no_series_of_feedback_beforehand() -> None:
     versions = [sample.labels.get("version") for family in metrics.FEEDBACK.collect() for sample in family.samples]
     assert "many" not in versions
     assert versions.count("few") >= metrics.FEW**2
+
+
+def test_feedback_on_many_classes_has_few_series() -> None:
+    for count, version in ((3, "some"), (200, "hundreds")):
+        for predicted in range(count):
+            for label in range(0, count, max(1, count // 5)):
+                metrics.said(str(predicted), str(label), version, count)
+    samples = [sample for family in metrics.FEEDBACK.collect() for sample in family.samples]
+    found = {
+        version: {
+            (sample.labels["predicted"], sample.labels["label"]): sample.value
+            for sample in samples
+            if sample.labels["version"] == version and sample.name.endswith("_total")
+        }
+        for version in ("some", "hundreds")
+    }
+    assert found["some"] == {(str(one), str(other)): 1 for one in range(3) for other in range(3)}
+    assert len(found["hundreds"]) == 205
+    assert found["hundreds"]["7", metrics.ANOTHER] == 5
+    assert found["hundreds"]["40", metrics.ANOTHER] == 4
+    assert found["hundreds"]["40", "40"] == 1

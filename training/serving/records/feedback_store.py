@@ -197,7 +197,7 @@ class FeedbackStore:
                 return
             record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "request_id": request_id}
             _append(file, orjson.dumps(record | {"label": label} | known._asdict()) + b"\n")
-        metrics.FEEDBACK.labels(known.version, known.predicted, label).inc()
+        metrics.said(known.predicted, label, known.version, len(self.classes))
 
     def _read_on(self) -> None:
         """Count what this and other workers wrote since."""

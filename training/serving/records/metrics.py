@@ -69,7 +69,15 @@ CODES = (  # of the errors that requests and pictures are refused with, as train
     *("too_many_pictures", "too_many_pixels", "too_many_requests", "too_small", "unknown_label", "unknown_request"),
     *("unsupported_format", "wrong_content_type", "wrong_feedback", "wrong_parameter"),
 )
+MANY = 50  # classes of which each pair that occurs has a series of feedback
+ANOTHER = "(another)"
 FEW = 10  # classes of which every pair has a series of feedback from the start
+
+
+def said(predicted: str, label: str, version: str, classes: int) -> None:
+    """Count a label that a person gave. Of more than `MANY` classes only whether the answer was right: every pair of a
+    thousand classes would be a million series."""
+    FEEDBACK.labels(version, predicted, label if classes <= MANY or label == predicted else ANOTHER).inc()
 
 
 def begin_at_zero(version: str, classes: Sequence[str]) -> None:
