@@ -93,6 +93,15 @@ class Manifest:
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index[picture.label] for picture in pictures], dtype=np.int64)
 
+    def test_seen_by(self, former: Manifest) -> tuple[Picture, ...]:
+        """The test pictures that a model made from `former` has learnt from or was chosen by.
+
+        There are some where `prepare.test` or `prepare.seed` changed, or a picture moved: such a model answers them
+        better than it answers others.
+        """
+        known = {picture.sha256 for picture in former.pictures if picture.split != "test"}
+        return tuple(picture for picture in self.split("test") if picture.sha256 in known)
+
     @cached_property
     def test_sha256(self) -> str:
         """Identity of the test split: the hash of its sorted content hashes with their classes."""

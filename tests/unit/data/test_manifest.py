@@ -46,6 +46,15 @@ def test_the_test_hash_knows_content_and_class_but_not_order(manifest: Manifest)
     assert fewer.test_sha256 != manifest.test_sha256
 
 
+def test_test_pictures_that_a_former_model_has_seen(manifest: Manifest) -> None:
+    assert manifest.test_seen_by(manifest) == ()
+    moved = [replace(one, split="train") if one.split == "test" else one for one in manifest.pictures[:20]]
+    former = Manifest((*moved, *manifest.pictures[20:]), "other")
+    seen = manifest.test_seen_by(former)
+    assert seen == tuple(one for one in manifest.pictures[:20] if one.split == "test")
+    assert len(seen) == 10
+
+
 def test_decoded_pictures_are_what_serving_sees(manifest: Manifest) -> None:
     how = Preprocessing(size=24, resize=28)
     rows = manifest.split("test")
