@@ -119,7 +119,7 @@ def labels(hours: Mapping[datetime, Counter[str]], classes: Sequence[str]) -> st
 def confusion(truth: Labels, guesses: Labels, classes: Sequence[str]) -> str:
     """The confusion matrix, or of many classes the pairs that are confused most."""
     if len(classes) > MATRIX_CLASSES:
-        return _confused(confusions(truth, guesses, classes))
+        return _confused(confusions(truth, guesses, tuple(classes)))
     matrix = confusion_matrix(truth, guesses, labels=np.arange(len(classes)))
     figure = Figure(figsize=(1.2 * len(classes) + 3, 1.2 * len(classes) + 2), layout="constrained")
     axes = figure.subplots()

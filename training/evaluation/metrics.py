@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,6 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 CALIBRATION_BINS = 15
-MATRIX_CLASSES = 25  # at most, of a confusion matrix: of more it is neither legible nor small
-CONFUSED = 20  # pairs of classes, the most confused ones
-TOP = 5
 COLDEST, HOTTEST = -4.0, 4.0  # logarithms of a temperature
 ROOT = 1e-9
 QUANTILE_95 = 1.96  # of the normal distribution, two-sided
@@ -48,6 +44,11 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     """Calibrated probabilities [N, classes]."""
     found: Floats = softmax(logits / temperature, axis=1)
     return found
+
+
+MATRIX_CLASSES = 25  # at most, of a confusion matrix: of more it is neither legible nor small
+CONFUSED = 20  # pairs of classes, the most confused ones
+TOP = 5
 
 
 def share(hits: NDArray[np.bool_]) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
     return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
 
 
-def confusions(labels: Labels, guesses: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
+def confusions(labels: Labels, guesses: Labels, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """The pairs of classes that are confused most: how many pictures of one are taken for the other, and what share of
     its pictures that is. The larger count first, of equal ones the larger share."""
     wrong = labels != guesses
