@@ -46,6 +46,7 @@ class Picture:
     width: int
     height: int
     source: str
+    group: str = ""  # the path of the picture that represents its near duplicates, if it has any
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Manifest:
                     int(row["width"]),
                     int(row["height"]),
                     row["source"],
+                    row.get("group", ""),  # manifests of former versions, in the registry, have none
                 )
                 for row in csv.DictReader(file)
             ]
@@ -91,6 +93,15 @@ class Manifest:
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index[picture.label] for picture in pictures], dtype=np.int64)
 
+    def test_seen_by(self, former: Manifest) -> tuple[Picture, ...]:
+        """The test pictures that a model made from `former` has learnt from or was chosen by.
+
+        There are some where `prepare.test` or `prepare.seed` changed, or a picture moved: such a model answers them
+        better than it answers others.
+        """
+        known = {picture.sha256 for picture in former.pictures if picture.split != "test"}
+        return tuple(picture for picture in self.split("test") if picture.sha256 in known)
+
     @cached_property
     def test_sha256(self) -> str:
         """Identity of the test split: the hash of its sorted content hashes with their classes."""
@@ -99,8 +110,34 @@ class Manifest:
 
 
 def spread(pictures: Sequence[Picture], count: int) -> tuple[Picture, ...]:
-    """At most `count` of the pictures, evenly spread over the manifest, so over all classes."""
-    return tuple(pictures[index] for index in np.unique(np.linspace(0, len(pictures) - 1, count).astype(int)))
+    """At most `count` of the pictures, of each class its share and one at least, evenly spread over the manifest.
+
+    Of fewer pictures than classes, so many classes have one.
+    """
+    rows: dict[str, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        rows.setdefault(picture.label, []).append(index)
+    count = min(count, len(pictures))
+    if count < len(rows):
+        rows = {"": [members[0] for members in rows.values()]}
+    shares = _shares([len(members) for members in rows.values()], count)
+    chosen = (_evenly(members, share) for members, share in zip(rows.values(), shares, strict=True))
+    return tuple(pictures[index] for index in sorted(index for indices in chosen for index in indices))
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` shared out in proportion to `sizes`, one at least to each (largest remainders)."""
+    exact = [count * size / sum(sizes) for size in sizes]
+    shares = [max(1, math.floor(one)) for one in exact]
+    while sum(shares) < count:
+        shares[max(range(len(sizes)), key=lambda index: exact[index] - shares[index])] += 1
+    while sum(shares) > count:
+        shares[max(range(len(sizes)), key=lambda index: shares[index])] -= 1
+    return shares
+
+
+def _evenly(indices: Sequence[int], count: int) -> list[int]:
+    return [indices[place] for place in np.linspace(0, len(indices) - 1, count).astype(int)]
 
 
 def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8]:

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from data.duplicates import difference, normalised
 from training.model.preprocess import Limits, PictureError, flatten, open_checked, upright
 
 KEPT_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 JPEG_START = b"\xff\xd8"
-COLOUR_SIDE = 16  # pixels of the tiny picture whose colours confirm a near duplicate
+POINTER_START = b"version https://git-lfs.github.com/spec/"  # of the text file that stands for a file in Git LFS
+POINTER = "lfs_pointer"
+WORN_SIDE = 128  # pixels, short side that is enough to wear a picture out; it takes half the time of 512
+COLOUR_SIDE = 16  # pixels of the thumbnail that confirms a near duplicate
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Examined:
     """A good picture, written to `path`.
 
     `content` is the SHA-256 of its upright RGB pixels in full size, `sha256` that of the processed file, `look` the
-    64-bit perceptual hash, `colours` the bytes of uint8 [COLOUR_SIDE, COLOUR_SIDE, 3].
+    64-bit perceptual hash, `colours` the bytes of uint8 [COLOUR_SIDE, COLOUR_SIDE, 3], `tolerance` how much a near
+    duplicate of it may differ (data.duplicates).
     """
 
     source: str
@@ -52,6 +58,7 @@ class Examined:
     height: int
     look: int
     colours: bytes
+    tolerance: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
         data = task.path.read_bytes()
     except OSError as error:
         return Refused(task.source, "unreadable", str(error))
+    if data.startswith(POINTER_START):
+        return Refused(task.source, POINTER, "a Git LFS pointer, not the picture: git lfs pull fetches it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -86,7 +95,10 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
     sha256 = hashlib.sha256(data).hexdigest()
     path = task.folder / (sha256[:16] + suffix)
     path.write_bytes(data)
-    return Examined(task.source, path, content, sha256, *small.size, perceptual_hash(small), colours(small))
+    seen = colours(small)
+    apart = difference(normalised(seen), normalised(colours(worn(small))))
+    look = perceptual_hash(small)
+    return Examined(task.source, path, content, sha256, *small.size, look, seen.tobytes(), int(apart[0, 0]))
 
 
 def decode(data: bytes, rules: Rules) -> tuple[Image.Image, str | None]:
@@ -129,7 +141,17 @@ def perceptual_hash(image: Image.Image) -> int:
     return int(str(imagehash.phash(image)), 16)
 
 
-def colours(image: Image.Image) -> bytes:
-    """The picture averaged to COLOUR_SIDE x COLOUR_SIDE pixels."""
+def colours(image: Image.Image) -> NDArray[np.uint8]:
+    """The picture averaged to COLOUR_SIDE x COLOUR_SIDE pixels, as [1, COLOUR_SIDE * COLOUR_SIDE * 3]."""
     tiny = image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
-    return np.asarray(tiny, dtype=np.uint8).tobytes()
+    return np.asarray(tiny, dtype=np.uint8).reshape(1, -1)
+
+
+def worn(image: Image.Image) -> Image.Image:
+    """The picture as copies of it get about: cropped by a 64th at two sides, half as large, a JPEG of quality 50."""
+    image = image.reduce(max(1, min(image.size) // WORN_SIDE))
+    box = (image.width / 64, image.height / 64, image.width, image.height)
+    half = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.BILINEAR, box)
+    buffer = io.BytesIO()
+    half.save(buffer, "JPEG", quality=50)
+    return Image.open(buffer)

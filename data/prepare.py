@@ -12,9 +12,11 @@ import functools
 import io
 import json
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -24,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import report
-from data.duplicates import groups, near_pairs, same_content
+from data.duplicates import Looks, groups, representatives, same_content
 from data.errors import DataError
 from data.files import make_folders, workspace
-from data.pictures import Examined, Refused, Rules, Task, examine
-from data.split import SPLITS, AssignedPicture, held_back, own_split
+from data.pictures import POINTER, Examined, Refused, Rules, Task, examine
+from data.split import SPLITS, AssignedPicture, GoodPicture, group_splits
 from data.tree import class_of, find_tree, folder_of
 from training import params
 from training.common.command import run_command
@@ -42,7 +44,9 @@ MANIFEST = Path("data/manifest.csv")
 REPORT_JSON = Path("data/report.json")
 REPORT_HTML = Path("data/report.html")
 WORK = Path("data/.prepare")
-COLUMNS = ("path", "class", "split", "sha256", "width", "height", "source")
+COLUMNS = ("path", "class", "split", "sha256", "width", "height", "source", "group")
+FEWEST = 5  # pictures of a class: one to test with, one to validate with, and more than two to learn from
+NAMED = 10  # classes, in an error about many
 
 
 def main() -> None:
@@ -60,18 +64,21 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
         raise DataError(f"{raw} is missing: run python -m data.fetch")
     tree = find_tree(raw)
     labels = {source: class_name(source, rename) for source in tree.pictures}
+    if section.validation + section.test >= 1:
+        raise DataError("prepare.validation and prepare.test leave nothing to train on: their sum must be less than 1")
     with workspace(root / WORK) as work:
         staged = _class_folders(work / "processed", sorted(set(labels.values())))
         tasks = [
             Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
         ]
         good, refused = _examine_all(tasks, Rules(section.min_side, section.max_short_side), section.workers)
-        unique, copies = drop_copies(assign(good, labels, section, tree.has_test_folder()))
-        pairs = _pairs(unique, section.near_duplicate_distance)
-        pictures, held = hold_back(unique, pairs)
-        check_splits(pictures, set(labels.values()))
-        alike = [[unique[index] for index in group] for group in groups(pairs, len(unique))]
-        findings = report.Findings(pictures, sorted(refused + copies + held, key=lambda file: file.source), alike)
+        unique, copies = drop_copies(labelled(good, labels, tree.has_test_folder()))
+        check_left(unique, refused + copies, raw)
+        leader = alike(unique, section.near_duplicate_distance)
+        pictures, held = assign(unique, leader, section)
+        near = [[unique[index] for index in group] for group in groups(leader)]
+        check_splits(pictures, set(labels.values()), {picture.label for group in near for picture in group})
+        findings = report.Findings(pictures, sorted(refused + copies + held, key=lambda file: file.source), near)
         text = manifest(pictures)
         summary = report.summarise(findings, text)
         _drop_unlisted(staged, pictures)
@@ -128,24 +135,16 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def assign(
-    good: Sequence[Examined], labels: Mapping[str, str], section: params.Prepare, has_test_folder: bool
-) -> list[AssignedPicture]:
-    """Class and split of each picture; a given test folder is the test split, else the hash of the content decides."""
-    if section.validation + section.test >= 1:
-        raise DataError("prepare.validation and prepare.test leave nothing to train on: their sum must be less than 1")
-    test = 0.0 if has_test_folder else section.test
-    pictures = []
-    for found in good:
-        in_test = has_test_folder and found.source.startswith("test/")
-        split = "test" if in_test else own_split(found.content, section.validation, test)
-        pictures.append(AssignedPicture(found, labels[found.source], split))
-    return pictures
+def labelled(good: Sequence[Examined], labels: Mapping[str, str], has_test_folder: bool) -> list[GoodPicture]:
+    """The pictures with their classes; those of a given test folder are test pictures."""
+    return [
+        GoodPicture(found, labels[found.source], has_test_folder and found.source.startswith("test/")) for found in good
+    ]
 
 
-def drop_copies(pictures: Sequence[AssignedPicture]) -> tuple[list[AssignedPicture], list[Refused]]:
+def drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], list[Refused]]:
     """One picture for each content: in a given test folder, else first by name. None if its copies differ in class."""
-    ordered = sorted(pictures, key=lambda picture: (-SPLITS.index(picture.split), picture.examined.source))
+    ordered = sorted(pictures, key=_order)
     kept, refused = [], []
     for group in same_content([picture.examined.content for picture in ordered]):
         first, *others = (ordered[index] for index in group)
@@ -154,50 +153,93 @@ def drop_copies(pictures: Sequence[AssignedPicture]) -> tuple[list[AssignedPictu
         else:
             kept.append(first)
             refused += [_refuse(other, "duplicate", f"same pixels as {first.examined.source}") for other in others]
-    return sorted(kept, key=lambda picture: picture.name), refused
+    return kept, refused
 
 
-def _conflict(picture: AssignedPicture, group: Sequence[AssignedPicture]) -> Refused:
+def _order(picture: GoodPicture) -> tuple[bool, list[str | int], str]:
+    """Test pictures first, then by name, numbers by their value: what came first represents its near duplicates."""
+    source = picture.examined.source
+    parts = re.split(r"([0-9]+)", source)
+    return not picture.is_test, [int(part) if place % 2 else part for place, part in enumerate(parts)], source
+
+
+def _conflict(picture: GoodPicture, group: Sequence[GoodPicture]) -> Refused:
     others = ", ".join(other.examined.source for other in group if other.label != picture.label)
     return _refuse(picture, "label_conflict", f"same pixels in another class: {others}")
 
 
-def _refuse(picture: AssignedPicture, reason: str, detail: str) -> Refused:
+def _refuse(picture: GoodPicture, reason: str, detail: str) -> Refused:
     return Refused(picture.examined.source, reason, detail)
 
 
-def _pairs(pictures: Sequence[AssignedPicture], distance: int) -> NDArray[np.intp]:
-    looks = np.array([picture.examined.look for picture in pictures], dtype=np.uint64)
-    tiny = np.frombuffer(b"".join(picture.examined.colours for picture in pictures), dtype=np.uint8)
-    return near_pairs(looks, tiny.reshape(len(pictures), -1), distance)
+def alike(pictures: Sequence[GoodPicture], distance: int) -> NDArray[np.intp]:
+    """For each picture the index of the one that represents its near duplicates; given test pictures come first."""
+    examined = [picture.examined for picture in pictures]
+    looks = Looks(
+        np.array([found.look for found in examined], dtype=np.uint64),
+        np.frombuffer(b"".join(found.colours for found in examined), dtype=np.uint8).reshape(len(examined), -1),
+        np.array([found.tolerance for found in examined], dtype=np.int64),
+    )
+    return representatives(looks, distance, sum(picture.is_test for picture in pictures))
 
 
-def hold_back(
-    pictures: Sequence[AssignedPicture], pairs: NDArray[np.intp]
+def assign(
+    pictures: Sequence[GoodPicture], leader: NDArray[np.intp], section: params.Prepare
 ) -> tuple[list[AssignedPicture], list[Refused]]:
-    """Take out the lower side of near duplicates that would straddle splits; see data/split.py."""
-    held = held_back([picture.split for picture in pictures], pairs)
-    refused = [
-        _refuse(
-            pictures[low],
-            "near_duplicate",
-            f"in {pictures[low].split}, looks like {pictures[high].examined.source} in {pictures[high].split}",
+    """Every picture with its split, near duplicates in one; those of a given test picture are set aside."""
+    units = [index for index in np.unique(leader).tolist() if not pictures[index].is_test]
+    test = 0.0 if any(picture.is_test for picture in pictures) else section.test
+    splits = dict(group_splits(pictures, units, section.validation, test, section.seed))
+    sizes = np.bincount(leader, minlength=len(leader))
+    assigned, held = [], []
+    for picture, index in zip(pictures, leader.tolist(), strict=True):
+        first = pictures[index]
+        if first.is_test and not picture.is_test:
+            held.append(_refuse(picture, "near_duplicate", f"looks like {first.examined.source}, a test picture"))
+            continue
+        split = "test" if picture.is_test else splits[index]
+        group = first.name if sizes[index] > 1 and not first.is_test else ""
+        assigned.append(AssignedPicture(picture.examined, picture.label, picture.is_test, split, group))
+    return sorted(assigned, key=lambda picture: picture.name), held
+
+
+def check_left(pictures: Sequence[GoodPicture], refused: Sequence[Refused], raw: Path) -> None:
+    """Raise DataError, saying what to do, when files are pointers of Git LFS, or when no picture is left."""
+    pointers = [file.source for file in refused if file.reason == POINTER]
+    if pointers:
+        raise DataError(
+            f"{len(pointers)} of {len(pictures) + len(refused)} files in {raw} are pointers of Git LFS, not pictures "
+            f"(such as {pointers[0]}): run `git lfs pull` where they come from, then python -m data.fetch"
         )
-        for low, high in held.items()
-    ]
-    return [picture for index, picture in enumerate(pictures) if index not in held], refused
+    if not pictures:
+        reasons = Counter(file.reason for file in refused)
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"none of the {len(refused)} files in {raw} can be used: {counts} "
+            f"(such as {refused[0].source}: {refused[0].detail})"
+        )
 
 
-def check_splits(pictures: Sequence[AssignedPicture], classes: set[str]) -> None:
-    """Raise DataError, saying what to do, when a class has no picture in a split."""
+def check_splits(pictures: Sequence[AssignedPicture], classes: set[str], near: Collection[str]) -> None:
+    """Raise DataError, saying what to do, when a class has too few pictures, or none in a split.
+
+    `near`: classes of which pictures are in groups of near duplicates.
+    """
+    counts = Counter(picture.label for picture in pictures)
+    if few := [f"{name} {counts[name]}" for name in sorted(classes) if counts[name] < FEWEST]:
+        listed = ", ".join(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
+        raise DataError(
+            f"{FEWEST} good pictures or more are needed of every class, and here are fewer: {listed}. Add pictures, "
+            "or merge classes by data.rename, or remove their folders"
+        )
     there = {(picture.label, picture.split) for picture in pictures}
     for name in sorted(classes):
         for split in SPLITS:
             if (name, split) not in there:
-                count = sum(picture.label == name for picture in pictures)
+                why = ", and near duplicates stay together" if name in near else ""
                 raise DataError(
-                    f"class {name} has no good picture in the {split} split ({count} in all): add pictures, raise "
-                    f"prepare.validation or prepare.test, or bring a test folder ({{train,test}}/CLASS/NAME)"
+                    f"class {name} has no good picture in the {split} split ({counts[name]} in all{why}): add pictures "
+                    "to it, or to its folder in test where the source brings one ({train,test}/CLASS/NAME)"
                 )
 
 
@@ -209,7 +251,10 @@ def manifest(pictures: Sequence[AssignedPicture]) -> str:
     for picture in sorted(pictures, key=lambda picture: picture.name):
         found = picture.examined
         writer.writerow(
-            (picture.name, picture.label, picture.split, found.sha256, found.width, found.height, found.source)
+            (
+                *(picture.name, picture.label, picture.split),
+                *(found.sha256, found.width, found.height, found.source, picture.group),
+            )
         )
     return table.getvalue()
 

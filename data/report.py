@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data.pictures import Refused
-from data.split import SPLITS, AssignedPicture
+from data.split import SPLITS, AssignedPicture, GoodPicture
 from training.common import html
 from training.common.html import picture, table
 from training.model.preprocess import flatten, open_checked, upright
@@ -22,6 +22,7 @@ from training.model.preprocess import flatten, open_checked, upright
 Summary = dict[str, Any]
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 EXAMPLES = 20  # groups of near duplicates in the summary
+LISTED = 20  # classes in the terminal
 THUMBNAIL = 64  # pixels, longer side
 CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED = 96, 12, 4, 60  # at most so many on the page
 
@@ -32,7 +33,7 @@ class Findings:
 
     pictures: Sequence[AssignedPicture]
     refused: Sequence[Refused]
-    alike: Sequence[Sequence[AssignedPicture]]
+    alike: Sequence[Sequence[GoodPicture]]
 
 
 def summarise(findings: Findings, manifest: str) -> Summary:
@@ -63,7 +64,7 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return dict(zip(QUANTILES, points.astype(int).tolist(), strict=True))
 
 
-def _near_duplicates(alike: Sequence[Sequence[AssignedPicture]]) -> Summary:
+def _near_duplicates(alike: Sequence[Sequence[GoodPicture]]) -> Summary:
     mixed = [group for group in alike if len({one.label for one in group}) > 1]
     return {
         "groups": len(alike),
@@ -76,7 +77,12 @@ def _near_duplicates(alike: Sequence[Sequence[AssignedPicture]]) -> Summary:
 def tell(summary: Summary) -> str:
     """The summary in a few lines for the terminal."""
     lines = [f"data/manifest.csv: {summary['pictures']} pictures, data hash {summary['data_hash'][:12]}"]
-    for label, counts in summary["classes"].items():
+    classes = summary["classes"]
+    smallest = sorted(classes, key=lambda label: sum(classes[label].values()))[:LISTED]
+    if len(classes) > LISTED:
+        lines.append(f"  {len(classes)} classes; the smallest:")
+    for label in smallest if len(classes) > LISTED else classes:
+        counts = classes[label]
         lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     near, quarantined = summary["near_duplicates"], summary["quarantined"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in quarantined["reasons"].items()) or "none"
@@ -120,8 +126,8 @@ def _class_sections(pictures: Sequence[AssignedPicture]) -> Iterator[str]:
         yield f"<h2>{escape(label)}</h2><p>{thumbnails}"
 
 
-def _strip(group: Sequence[AssignedPicture], raw: Path) -> str:
-    return "".join(_thumbnail(raw / one.examined.source, f"{one.split}: {one.examined.source}") for one in group)
+def _strip(group: Sequence[GoodPicture], raw: Path) -> str:
+    return "".join(_thumbnail(raw / one.examined.source, one.examined.source) for one in group)
 
 
 def _refused_rows(refused: Sequence[Refused], raw: Path) -> Iterator[list[str]]:

@@ -1,32 +1,30 @@
-"""Which split a picture belongs to: decided by the picture alone, so that adding pictures never moves another.
+"""Which split a picture belongs to: decided by its content, so that adding pictures moves no other.
 
-Near duplicates must not straddle splits either. A rule that let a newcomer pull its near duplicates into its split
-would move pictures, so none is moved: where two near duplicates fall into different splits, the one in the lower
-split (train < validation < test) is held back and listed in the report. What is held out for the test therefore
-never shrinks when near duplicates of it arrive, and no picture a model was trained on ever becomes a test picture.
+A group of near duplicates goes as a whole where its representative goes. Only where the source brings a test folder is
+a picture of the train folder set aside, if it is a near duplicate of a test picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.pictures import Examined
 from data.tree import folder_of
 
-SPLITS = ("train", "validation", "test")  # from the lowest rank to the highest
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class AssignedPicture:
-    """A good picture, its class and its split."""
+class GoodPicture:
+    """A picture that can be used, and its class."""
 
     examined: Examined
     label: str
-    split: str
+    is_test: bool  # the source brings a test folder, and it lies there
 
     @property
     def name(self) -> str:
@@ -34,33 +32,61 @@ class AssignedPicture:
         return f"{folder_of(self.label)}/{self.examined.path.name}"
 
 
-def own_split(content: str, validation: float, test: float) -> str:
-    """The split of a picture with this content hash (hex): test from the low end of its range, validation from the top.
+@dataclass(frozen=True)
+class AssignedPicture(GoodPicture):
+    """The same with its split, and the name of the near duplicate that represents its group ("": it has none)."""
+
+    split: str
+    group: str = ""
+
+
+def place(content: str, seed: int = 0) -> float:
+    """Where a picture with this content hash (hex) stands between 0 and 1; another seed gives another place."""
+    if seed:
+        content = hashlib.sha256(f"{seed} {content}".encode()).hexdigest()
+    return int(content[:16], 16) / 2**64
+
+
+def own_split(where: float, validation: float, test: float) -> str:
+    """The split of a place: test from the low end, validation from the top.
 
     So another share of one never moves a picture into or out of the other.
     """
-    place = int(content[:16], 16) / 2**64
-    if place < test:
+    if where < test:
         return "test"
-    return "validation" if place >= 1 - validation else "train"
+    return "validation" if where >= 1 - validation else "train"
 
 
-def held_back(splits: Sequence[str], pairs: NDArray[np.intp]) -> dict[int, int]:
-    """The pictures that may not be used -> a near duplicate of theirs in a higher split that is used.
+def class_splits(places: Sequence[float], validation: float, test: float) -> list[str]:
+    """The splits of the pictures of one class, or of its groups, by their places.
 
-    `pairs` [P, 2] are indices into `splits`. A picture that is held back itself holds back none.
+    Each has its `own_split` if every split then has a picture, and train two. Otherwise the lowest place is test, the
+    highest validation, or those nearest to the middle are train, as far as there are enough. Without a share of test
+    there is no test.
     """
-    rank = np.array([SPLITS.index(split) for split in splits], dtype=np.intp)
-    held: dict[int, int] = {}
-    first, second = pairs[:, 0], pairs[:, 1]
-    lower = np.where(rank[first] < rank[second], first, second)
-    higher = np.where(rank[first] < rank[second], second, first)
-    straddling = rank[lower] != rank[higher]
-    edges = sorted(
-        zip(lower[straddling].tolist(), higher[straddling].tolist(), strict=True),
-        key=lambda edge: (-rank[edge[0]], edge),
-    )
-    for low, high in edges:  # validation pictures first: whether they stay decides about train pictures
-        if high not in held:
-            held.setdefault(low, high)
-    return held
+    own = [own_split(one, validation, test) for one in places]
+    held = {name: max(own.count(name), 1) for name in (("validation", "test") if test else ("validation",))}
+    train = 2 if len(places) > len(held) + 1 else 1
+    while len(places) - sum(held.values()) < train and max(held.values()) > 1:
+        held[max(held, key=lambda name: held[name])] -= 1
+    order = np.argsort(places, kind="stable").tolist()
+    splits = ["train"] * len(places)
+    for index in order[: held.get("test", 0)]:
+        splits[index] = "test"
+    for index in order[max(held.get("test", 0), len(order) - held["validation"]) :]:
+        splits[index] = "validation"
+    return splits
+
+
+def group_splits(
+    pictures: Sequence[GoodPicture], units: Sequence[int], validation: float, test: float, seed: int
+) -> Mapping[int, str]:
+    """The split of each of the `units` (indices into `pictures`: single ones and representatives), class by class."""
+    classes: dict[str, list[int]] = {}
+    for unit in units:
+        classes.setdefault(pictures[unit].label, []).append(unit)
+    splits: dict[int, str] = {}
+    for members in classes.values():
+        places = [place(pictures[unit].examined.content, seed) for unit in members]
+        splits |= zip(members, class_splits(places, validation, test), strict=True)
+    return splits

@@ -6,19 +6,19 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from monitoring.shift import FIGURES, Sample, Test
 from training.common import html
 from training.common.intervals import wilson_corrected
 from training.evaluation import lettering
-from training.evaluation.metrics import CALIBRATION_BINS, Floats, Labels
+from training.evaluation.metrics import CALIBRATION_BINS, MATRIX_CLASSES, Floats, Labels, confusions
 
 lettering.use()
 
@@ -116,11 +116,25 @@ def labels(hours: Mapping[datetime, Counter[str]], classes: Sequence[str]) -> st
     return image(figure, "label mix")
 
 
-def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
+def confusion(truth: Labels, guesses: Labels, classes: Sequence[str]) -> str:
+    """The confusion matrix, or of many classes the pairs that are confused most."""
+    if len(classes) > MATRIX_CLASSES:
+        return _confused(confusions(truth, guesses, tuple(classes)))
+    matrix = confusion_matrix(truth, guesses, labels=np.arange(len(classes)))
     figure = Figure(figsize=(1.2 * len(classes) + 3, 1.2 * len(classes) + 2), layout="constrained")
     axes = figure.subplots()
     ConfusionMatrixDisplay(matrix, display_labels=classes).plot(ax=axes, cmap="Blues", colorbar=False)
     axes.set(xlabel="answer", ylabel="label", title="Confusion")
+    return image(figure, "confusion")
+
+
+def _confused(pairs: Sequence[dict[str, Any]]) -> str:
+    figure = Figure(figsize=(7, 0.3 * len(pairs) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(pairs)), [one["pictures"] for one in pairs])
+    axes.set_yticks(range(len(pairs)), [f"{one['is']}: {one['says']}" for one in pairs])
+    axes.invert_yaxis()
+    axes.set(xlabel="pictures", ylabel="label: answer", title="Confused most")
     return image(figure, "confusion")
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-import numpy as np
-from sklearn.metrics import confusion_matrix
-
 from monitoring import plots
 from monitoring.finding import Finding
 from monitoring.judged import Judged, Production
@@ -78,8 +75,7 @@ def _judged(judged: Judged, faults: Sequence[str]) -> Iterator[str]:
     yield html.table(["", ""], rows)
     classes = model.folder.classes
     truth, probabilities = judged.known()
-    numbers = np.arange(len(classes))
-    yield "<p>" + plots.confusion(confusion_matrix(truth, probabilities.argmax(1), labels=numbers), classes)
+    yield "<p>" + plots.confusion(truth, probabilities.argmax(1), classes)
     yield plots.reliability(probabilities, truth)
     yield f"<p>Calibration error {calibration_error(probabilities, truth):.4f}"
     yield "<h2>Latency</h2>" + (

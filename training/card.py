@@ -24,12 +24,13 @@ TOLD = {  # figures that have a place of their own in the document
     "roc_auc",
     "calibration_error",
     "calibration_error_before_temperature",
-    "balanced_accuracy",
-    "macro_f1",
-    "top5_accuracy",
-    "weak_classes",
     "per_class",
     "confusion_matrix",
+    "confused",
+    "balanced_accuracy",
+    "macro_f1",
+    "top_5_accuracy",
+    "weak_classes",
     "reliability",
     "reliability_before_temperature",
     "abstention",
@@ -37,6 +38,14 @@ TOLD = {  # figures that have a place of their own in the document
     "behaviour",
     "quantisation",
 }
+
+
+MEANING = {
+    "balanced_accuracy": "mean recall of all classes",
+    "macro_f1": "mean F1 of all classes",
+    "top_5_accuracy": "the right class is among the five likeliest",
+}
+LISTED, WORST = 50, 20  # classes that are all listed, and how many of more
 
 
 def document(card: dict[str, Any], sha256: str) -> str:
@@ -93,15 +102,6 @@ def _figures(metrics: dict[str, Any]) -> str:
     given = metrics["abstention"]
     main = [
         ("accuracy", f"{metrics['accuracy']:.4f}", f"95 % interval (Wilson) {low:.4f} to {high:.4f}"),
-        *(
-            (name, f"{metrics[key]:.4f}", text)
-            for key, name, text in (
-                ("balanced_accuracy", "balanced accuracy", "mean recall of the classes"),
-                ("macro_f1", "macro F1", "mean F1 of the classes"),
-                ("top5_accuracy", "top-5 accuracy", "the class is among the five most probable ones"),
-            )
-            if key in metrics
-        ),
         ("log-loss", f"{metrics['log_loss']:.4f}", "nats"),
         ("ROC-AUC", f"{metrics['roc_auc']:.4f}", "one class against the rest, averaged"),
         (
@@ -112,24 +112,8 @@ def _figures(metrics: dict[str, Any]) -> str:
         ("answered", f"{given['answered']:.4f}", 'the rest is "not sure"'),
         ("accuracy of the answers", f"{given['accuracy_of_answers']:.4f}", 'without "not sure"'),
     ]
-    classes = [
-        (name, *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["pictures"]))
-        for name, one in metrics["per_class"].items()
-    ]
-    names = list(metrics["per_class"])
-    matrix = [
-        (f"is {name}", *(str(value) for value in row))
-        for name, row in zip(names, metrics["confusion_matrix"], strict=True)
-    ]
-    weak = [
-        (
-            row["class"],
-            f"{row['recall']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
-            str(row["pictures"]),
-            f"{row['mistaken_for']} ({row['mistaken']})",
-        )
-        for row in metrics.get("weak_classes", [])
-    ]
+    names = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "top_5_accuracy": "top-5 accuracy"}
+    main[1:1] = [(name, f"{metrics[key]:.4f}", MEANING[key]) for key, name in names.items() if key in metrics]
     further = [
         (key, f"{value:.4g}")
         for key, value in flat({key: value for key, value in metrics.items() if key not in TOLD}).items()
@@ -138,12 +122,48 @@ def _figures(metrics: dict[str, Any]) -> str:
     parts = [
         "## Figures\n",
         _table(("measured on the test split", "", ""), main),
-        _table(("class", "precision", "recall", "F1", "pictures"), classes),
-        _table(("", *(f"says {name}" for name in names)), matrix),
+        _classes(metrics["per_class"]),
+        _weak(metrics.get("weak_classes", [])),
+        _confusions(metrics),
     ]
-    if weak:
-        parts += ["Surely below the average class:\n", _table(("class", "recall", "pictures", "taken for"), weak)]
     return "\n".join([*parts, _table(("further", ""), further)] if further else parts)
+
+
+def _classes(figures: dict[str, Any]) -> str:
+    """Every class, or of many those with the lowest recall."""
+    shown = sorted(figures, key=lambda name: figures[name]["recall"])[:WORST] if len(figures) > LISTED else figures
+    rows = [
+        (name, *(f"{figures[name][key]:.4f}" for key in ("precision", "recall", "f1")), str(figures[name]["pictures"]))
+        for name in shown
+    ]
+    text = _table(("class", "precision", "recall", "F1", "pictures"), rows)
+    return f"The {WORST} of {len(figures)} classes with the lowest recall:\n\n{text}" if shown is not figures else text
+
+
+def _confusions(metrics: dict[str, Any]) -> str:
+    """The matrix, or of many classes the pairs that are confused most."""
+    if "confusion_matrix" in metrics:
+        names = list(metrics["per_class"])
+        rows = zip(names, metrics["confusion_matrix"], strict=True)
+        matrix = [(f"is {name}", *(str(value) for value in row)) for name, row in rows]
+        return _table(("", *(f"says {name}" for name in names)), matrix)
+    pairs = [(one["is"], one["says"], str(one["pictures"]), f"{one['share']:.1%}") for one in metrics["confused"]]
+    return _table(("is", "taken for", "pictures", "share of its pictures"), pairs)
+
+
+def _weak(classes: Sequence[dict[str, Any]]) -> str:
+    """Those on which the model is surely worse than on the average class."""
+    rows = [
+        (
+            row["class"],
+            f"{row['recall']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
+            str(row["pictures"]),
+            f"{row['mistaken_for']} ({row['mistaken']})",
+        )
+        for row in classes
+    ]
+    head = ("surely below the average class", "recall", "pictures", "most often taken for")
+    return _table(head, rows) if rows else ""
 
 
 def _others(metrics: dict[str, Any]) -> str:

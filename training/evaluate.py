@@ -30,7 +30,8 @@ from training.fit.loop import read_history
 from training.fit.outputs import HISTORY_FILE
 from training.model.columns import EVALUATED, of_classes
 
-NOVELTY_PICTURES = 1000  # of the training split: enough for a covariance of 64 directions
+NOVELTY_PICTURES = 1000  # of the training split: enough for a covariance of 64 directions,
+NOVELTY_EACH = 5  # and for the means of many classes
 QUANTISATION_PICTURES = 128  # of the validation split: enough for the range of every layer
 
 
@@ -46,7 +47,7 @@ class Evaluated:
         return self.trained.outputs(self.backbone, pictures, title)
 
     def split(self, name: str, most: int | None = None) -> tuple[Outputs, NDArray[np.int64]]:
-        """Outputs and labels of a split in manifest order, or of `most` of its pictures, evenly spread."""
+        """Outputs and labels of a split in manifest order, or of `most` of its pictures, of every class."""
         rows = self.manifest.split(name)
         rows = rows if most is None else spread(rows, most)
         return self.sees(decoded(rows, self.trained.preprocessing), name), self.manifest.labels(rows)
@@ -91,7 +92,7 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     judged = fp32.quantised() if settings.export.precision == "int8" else fp32
     validation = judged.split("validation")
     setting, outliers = judged.others()
-    train = judged.split("train", NOVELTY_PICTURES)
+    train = judged.split("train", max(NOVELTY_PICTURES, NOVELTY_EACH * len(trained.classes)))
     calibration = Calibration.fit(*train, *validation, settings.evaluate, setting)
     test, labels = judged.split("test")
     before, after = metrics.probabilities(test.logits, 1.0), calibration.probabilities(test)
@@ -124,7 +125,10 @@ def _draw(
     found: dict[str, Any], before: Floats, after: Floats, labels: NDArray[np.int64], manifest: Manifest, worst: int
 ) -> None:
     classes, files = manifest.classes, [row.path for row in manifest.split("test")]
-    plots.confusion(found["confusion_matrix"], classes, PLOTS_FOLDER / "confusion_matrix.png")
+    if "confusion_matrix" in found:
+        plots.confusion(found["confusion_matrix"], classes, PLOTS_FOLDER / "confusion_matrix.png")
+    else:
+        plots.confused(found["confused"], PLOTS_FOLDER / "confused.png")
     plots.reliability(before, after, labels, PLOTS_FOLDER / "reliability.png")
     plots.roc(after, labels, classes, PLOTS_FOLDER / "roc.png")
     plots.learning_curves(read_history(HISTORY_FILE), PLOTS_FOLDER / "learning_curves.png")

@@ -63,6 +63,7 @@ class Prepare(Section):
     max_short_side: Count
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
+    seed: NotNegative
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]
     workers: NotNegative
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 RECORD_FILE = Path("models/registered.json")
+METRIC_CLASSES = 100  # of which each has metrics of its own
 METRIC_LENGTH = 250  # of MLflow's keys
 LINEAGE_FILES = (Path("dvc.lock"), params.PARAMS_FILE, MANIFEST_FILE)
 
@@ -272,12 +273,15 @@ def is_number(text: str) -> bool:
 
 
 def final_metrics(path: Path, stamp: int) -> list[Metric]:
-    """Every number of model_performance.json, under its dotted name."""
+    """Every number of model_performance.json, under its dotted name; without those of single classes, if many."""
     from mlflow.entities import Metric
 
     if not path.is_file():
         raise NotReadyError(f"{path} is missing: `dvc repro evaluate` makes it")
-    values = flat(json.loads(path.read_text()))
+    found = json.loads(path.read_text())
+    if len(found.get("per_class", ())) > METRIC_CLASSES:  # the file is an artifact of the run, and has them all
+        del found["per_class"]
+    values = flat(found)
     numbers = {metric_name(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
     return [Metric(key, value, stamp, 0) for key, value in numbers.items()]
 

@@ -310,6 +310,12 @@ def test_the_model_page_draws_the_whole_card(page: Page, server: Server) -> None
     card = page.request.get(f"{server.url}/model").json()
     matrix = [int(cell) for cell in page.locator("#confusion td b").all_inner_texts()]
     assert matrix == np.ravel(card["metrics"]["confusion_matrix"]).tolist()
+    recall = page.locator("#classes tbody tr td:nth-child(3)")
+    for down in (False, True):
+        page.locator("#classes").get_by_role("button", name="recall").click()
+        shown = [float(text.split()[0].rstrip("%")) for text in recall.all_text_contents()]
+        assert shown == sorted(shown, reverse=down)
+    assert len(set(shown)) > 1
     assert violations(page) == []
 
 

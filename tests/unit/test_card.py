@@ -60,6 +60,22 @@ def test_a_class_may_be_called_anything(tmp_path: Path) -> None:
     assert r"| is a\|b |" in card.document(folder.card | {"metrics": metrics}, folder.sha256)
 
 
+def test_many_classes_are_a_short_document(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model")
+    names = [f"class {number}" for number in range(1000)]
+    figures = {
+        name: {"precision": 1.0, "recall": number / 1000, "f1": 1.0, "pictures": 9} for number, name in enumerate(names)
+    }
+    pair = {"is": "class 7", "says": "class 9", "pictures": 3, "share": 0.25}
+    metrics = {key: value for key, value in FIGURES.items() if key != "confusion_matrix"}
+    metrics |= {"per_class": figures, "confused": [pair], "balanced_accuracy": 0.5432}
+    text = card.document(folder.card | {"metrics": metrics}, folder.sha256)
+    assert "| class 7 | class 9 | 3 | 25.0% |" in text
+    assert "The 20 of 1000 classes with the lowest recall" in text
+    assert len(re.findall(r"^\| class \d+ \| 1\.0000 \|", text, re.MULTILINE)) == 20
+    assert "| balanced accuracy | 0.5432 |" in text
+
+
 def test_the_card_in_the_repository_is_of_the_model_that_the_pipeline_makes() -> None:
     text = (ROOT / "training/gate/MODEL_CARD.md").read_text()
     for name in ("accuracy", "log_loss", "roc_auc", "calibration_error"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,11 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     """Calibrated probabilities [N, classes]."""
     found: Floats = softmax(logits / temperature, axis=1)
     return found
+
+
+MATRIX_CLASSES = 25  # at most, of a confusion matrix: of more it is neither legible nor small
+CONFUSED = 20  # pairs of classes, the most confused ones
+TOP = 5
 
 
 def share(hits: NDArray[np.bool_]) -> dict[str, Any]:
@@ -116,11 +120,56 @@ def roc_auc(probs: Floats, labels: Labels) -> float:
     return float(roc_auc_score(labels, probs, multi_class="ovr", labels=np.arange(probs.shape[1])))
 
 
+def confusions(labels: Labels, guesses: Labels, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The pairs of classes that are confused most: how many pictures of one are taken for the other, and what share of
+    its pictures that is. The larger count first, of equal ones the larger share."""
+    wrong = labels != guesses
+    pairs, counts = np.unique(np.stack([labels[wrong], guesses[wrong]], axis=1), axis=0, return_counts=True)
+    shares = counts / np.bincount(labels, minlength=len(classes))[pairs[:, 0]]
+    order = np.lexsort((-shares, -counts))[:CONFUSED]
+    return [
+        {"is": classes[label], "says": classes[guess], "pictures": int(count), "share": float(share)}
+        for (label, guess), count, share in zip(pairs[order], counts[order], shares[order], strict=True)
+    ]
+
+
+def weak_classes(labels: Labels, guesses: Labels, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Classes on which the model is surely worse than on the average class: the 95 % interval of their recall ends
+    below the balanced accuracy. Worst first, each with the class that it is most often taken for."""
+    counts = np.bincount(labels, minlength=len(classes))
+    hits = np.bincount(labels[labels == guesses], minlength=len(classes))
+    known = np.flatnonzero(counts)
+    balanced = float((hits[known] / counts[known]).mean())
+    weak = []
+    for label in known:
+        interval = wilson(int(hits[label]), int(counts[label]))
+        if interval[1] < balanced:
+            answers = np.bincount(guesses[(labels == label) & (guesses != label)], minlength=len(classes))
+            weak.append(
+                {
+                    "class": classes[label],
+                    "recall": float(hits[label] / counts[label]),
+                    "interval": list(interval),
+                    "pictures": int(counts[label]),
+                    "mistaken_for": classes[int(answers.argmax())],
+                    "mistaken": int(answers.max()),
+                }
+            )
+    return sorted(weak, key=lambda entry: entry["recall"])
+
+
+def top_accuracy(probs: Floats, labels: Labels, top: int) -> float:
+    """The share of pictures whose class is among the `top` most probable ones."""
+    likelier = (probs > probs[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+    return float((likelier < top).mean())
+
+
 def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[str, Any]:
     """Accuracy with its interval, log-loss, ROC-AUC, calibration, confusions; precision, recall, F1 of every class.
 
     Balanced accuracy and macro F1 are means over the classes that have pictures, so that a rare class counts as much as
-    a frequent one. `top5_accuracy` is given where more than five classes leave something to miss.
+    a frequent one. Of more than `TOP` classes the accuracy of the best five answers too; the confusion matrix of few
+    classes only.
     """
     from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
@@ -128,16 +177,12 @@ def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[st
     correct = int((guesses == labels).sum())
     numbers = np.arange(len(classes))
     scores = precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
-    _, recall, f1, counts = scores
-    confusions = confusion_matrix(labels, guesses, labels=numbers)
-    top5 = {"top5_accuracy": top_accuracy(probs, labels, 5)} if len(classes) > 5 else {}
-    return {
+    found = {
         "pictures": len(labels),
         "accuracy": correct / len(labels),
         "accuracy_interval": list(wilson(correct, len(labels))),
-        "balanced_accuracy": float(recall[counts > 0].mean()),
-        "macro_f1": float(f1[counts > 0].mean()),
-        **top5,
+        "balanced_accuracy": float(scores[1][scores[3] > 0].mean()),
+        "macro_f1": float(scores[2][scores[3] > 0].mean()),
         "log_loss": float(log_loss(labels, probs, labels=numbers)),
         "roc_auc": roc_auc(probs, labels),
         "calibration_error": calibration_error(probs, labels),
@@ -146,50 +191,11 @@ def describe(probs: Floats, labels: Labels, classes: tuple[str, ...]) -> dict[st
             for name, p, r, f, n in zip(classes, *scores, strict=True)
         },
         "reliability": reliability(probs, labels),
-        "confusion_matrix": confusions.tolist(),
-        "weak_classes": weak_classes(confusions, classes),
+        "confused": confusions(labels, guesses, classes),
+        "weak_classes": weak_classes(labels, guesses, classes),
     }
-
-
-def top_accuracy(probs: Floats, labels: Labels, count: int) -> float:
-    """The share of pictures whose class is among the `count` most probable ones."""
-    best = np.argpartition(-probs, count - 1, axis=1)[:, :count]
-    return float((best == labels[:, None]).any(1).mean())
-
-
-def weak_classes(confusions: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Classes on which the model is surely worse than on the average class: the 95 % interval of their recall ends
-    below the balanced accuracy. Worst first, each with the class that it is most often mistaken for."""
-    counts, hits = confusions.sum(1), confusions.diagonal()
-    known = counts > 0
-    balanced = float((hits[known] / counts[known]).mean())
-    weak = []
-    for row in np.flatnonzero(known):
-        interval = wilson(int(hits[row]), int(counts[row]))
-        if interval[1] >= balanced:
-            continue
-        mistakes = np.where(np.arange(len(classes)) == row, 0, confusions[row])
-        weak.append(
-            {
-                "class": classes[row],
-                "recall": float(hits[row] / counts[row]),
-                "interval": list(interval),
-                "pictures": int(counts[row]),
-                "mistaken_for": classes[int(mistakes.argmax())],
-                "mistaken": int(mistakes.max()),
-            }
-        )
-    return sorted(weak, key=lambda entry: entry["recall"])
-
-
-def most_confused(
-    confusions: Sequence[Sequence[int]], classes: Sequence[str], count: int
-) -> list[tuple[str, str, int, int]]:
-    """The `count` most frequent mistakes: class, answer, how often, pictures of the class."""
-    mistakes = [
-        (classes[row], classes[column], number, sum(numbers))
-        for row, numbers in enumerate(confusions)
-        for column, number in enumerate(numbers)
-        if row != column and number
-    ]
-    return sorted(mistakes, key=lambda mistake: (-mistake[2], mistake[:2]))[:count]
+    if len(classes) > TOP:
+        found["top_5_accuracy"] = top_accuracy(probs, labels, TOP)
+    if len(classes) <= MATRIX_CLASSES:
+        found["confusion_matrix"] = confusion_matrix(labels, guesses, labels=numbers).tolist()
+    return found

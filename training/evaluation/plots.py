@@ -20,6 +20,7 @@ from training.evaluation import lettering, metrics
 from training.evaluation.metrics import Floats, Labels
 
 GALLERY_COLUMNS = 6
+CURVES = 10  # of more classes than fit into a legend
 
 lettering.use()
 
@@ -38,6 +39,17 @@ def confusion(matrix: list[list[int]], classes: tuple[str, ...], path: Path) -> 
     _save(figure, path)
 
 
+def confused(pairs: Sequence[dict[str, Any]], path: Path) -> None:
+    """Of many classes those that are confused most (training.evaluation.metrics.confusions)."""
+    figure, axes = plt.subplots(figsize=(9, 0.3 * len(pairs) + 1.5))
+    names = [f"{lettering.shown(one['is'])}, taken for {lettering.shown(one['says'])}" for one in pairs]
+    axes.barh(range(len(pairs)), [one["pictures"] for one in pairs])
+    axes.set_yticks(range(len(pairs)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="pictures", title="Confused most on the test split" if pairs else "No mistakes on the test split")
+    _save(figure, path)
+
+
 def reliability(before: Floats, after: Floats, labels: Labels, path: Path) -> None:
     """Share of right answers against confidence, before and after temperature scaling."""
     figure, axes = plt.subplots(figsize=(5, 5))
@@ -51,15 +63,17 @@ def reliability(before: Floats, after: Floats, labels: Labels, path: Path) -> No
 
 
 def roc(probs: Floats, labels: Labels, classes: tuple[str, ...], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(5, 5))
+    """One class against the rest; of many classes the worst."""
+    curves = []
     for index, name in enumerate(classes):
         false_positive, true_positive, _ = roc_curve(labels == index, probs[:, index])
-        axes.plot(
-            false_positive,
-            true_positive,
-            label=f"{lettering.shown(name)} (area {auc(false_positive, true_positive):.4f})",
-        )
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC on the test split")
+        curves.append((auc(false_positive, true_positive), name, false_positive, true_positive))
+    shown = curves if len(curves) <= CURVES else sorted(curves, key=lambda curve: curve[:2])[:CURVES]
+    figure, axes = plt.subplots(figsize=(5, 5))
+    for area, name, false_positive, true_positive in shown:
+        axes.plot(false_positive, true_positive, label=f"{lettering.shown(name)} (area {area:.4f})")
+    worst = f", the worst {CURVES} of {len(classes)} classes" if len(classes) > CURVES else ""
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC on the test split{worst}")
     axes.legend()
     _save(figure, path)
 

@@ -8,7 +8,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from data.manifest import Manifest
-from training.evaluation.metrics import most_confused
 
 if TYPE_CHECKING:
     from training.gate.checks import Check
@@ -73,11 +72,10 @@ def _weak(weak: Sequence[dict[str, Any]], manifest: Manifest) -> Iterator[str]:
 
 def _confused(metrics: dict[str, Any]) -> Iterator[str]:
     """The most frequent mistake."""
-    pairs = most_confused(metrics.get("confusion_matrix") or [], tuple(metrics.get("per_class") or {}), 1)
-    for truth, answer, count, pictures in pairs:
+    for pair in metrics.get("confused", [])[:1]:
         yield (
-            f"look at the labels of {truth} and {answer}: {count} of {pictures} test pictures of {truth} are called "
-            f"{answer}, the most frequent mistake"
+            f"look at the labels of {pair['is']} and {pair['says']}: {pair['pictures']} test pictures of {pair['is']} "
+            f"({pair['share']:.0%}) are called {pair['says']}, the most frequent mistake"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from data import manifest as manifest_module
-from data.manifest import DatasetError, Manifest, array_writer, decoded, decoded_key
+from data.manifest import DatasetError, Manifest, Picture, array_writer, decoded, decoded_key, spread
 from tests.tiny import tiny_data
 from training.model import preprocess
 from training.model.preprocess import Preprocessing, load
@@ -43,6 +44,15 @@ def test_the_test_hash_knows_content_and_class_but_not_order(manifest: Manifest)
     assert turned.test_sha256 == manifest.test_sha256
     fewer = Manifest(tuple(p for p in manifest.pictures if p.label != "fox"), "other")
     assert fewer.test_sha256 != manifest.test_sha256
+
+
+def test_test_pictures_that_a_former_model_has_seen(manifest: Manifest) -> None:
+    assert manifest.test_seen_by(manifest) == ()
+    moved = [replace(one, split="train") if one.split == "test" else one for one in manifest.pictures[:20]]
+    former = Manifest((*moved, *manifest.pictures[20:]), "other")
+    seen = manifest.test_seen_by(former)
+    assert seen == tuple(one for one in manifest.pictures[:20] if one.split == "test")
+    assert len(seen) == 10
 
 
 def test_decoded_pictures_are_what_serving_sees(manifest: Manifest) -> None:
@@ -85,3 +95,33 @@ def test_an_unfinished_array_has_no_name(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail_half_way()
     assert list(tmp_path.iterdir()) == []
+
+
+def of_classes(**counts: int) -> list[Picture]:
+    return [
+        Picture(Path(f"{label}/{number}"), label, "train", f"{label}{number}", 1, 1, "")
+        for label, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def chosen(pictures: list[Picture], count: int) -> Counter[str]:
+    found = spread(pictures, count)
+    order = {one.path: place for place, one in enumerate(pictures)}
+    assert [order[one.path] for one in found] == sorted({order[one.path] for one in found})
+    return Counter(one.label for one in found)
+
+
+def test_a_sample_holds_every_class_in_proportion() -> None:
+    assert chosen(of_classes(a=900, b=100), 100) == {"a": 90, "b": 10}
+    assert chosen(of_classes(a=1000, b=1, c=1000, d=3), 200) == {"a": 99, "b": 1, "c": 99, "d": 1}
+    assert chosen(of_classes(a=1, b=1, c=98), 4) == {"a": 1, "b": 1, "c": 2}
+    assert chosen(of_classes(a=3, b=4), 50) == {"a": 3, "b": 4}
+
+
+def test_a_sample_of_fewer_pictures_than_classes() -> None:
+    assert chosen(of_classes(a=5, b=5, c=5), 2) == {"a": 1, "c": 1}
+
+
+def test_a_sample_is_spread_over_its_class() -> None:
+    assert [one.sha256 for one in spread(of_classes(a=9, b=1), 4)] == ["a0", "a4", "a8", "b0"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from data.duplicates import difference, normalised
 from data.pictures import Examined, Refused, Rules, Task, examine
 from tests.drawing import drawing, encoded
 
@@ -141,3 +142,17 @@ def test_refuses_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     found = examine(Task("cat/gone", tmp_path / "gone", tmp_path), RULES)
     assert isinstance(found, Refused)
     assert found.reason == "unreadable"
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    found = result(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    assert isinstance(found, Refused)
+    assert found.reason == "lfs_pointer"
+
+
+def test_a_worn_copy_is_within_the_tolerance(tmp_path: Path) -> None:
+    original = drawing(1, 64, 48)
+    first, _ = examined(tmp_path, encoded(original))
+    copy, _ = examined(tmp_path, encoded(original.resize((43, 32)), "JPEG", quality=70))
+    seen = [normalised(np.frombuffer(one.colours, np.uint8)[None]) for one in (first, copy)]
+    assert 0 < difference(*seen)[0, 0] <= first.tolerance

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,20 @@ from PIL import Image
 
 from data.errors import DataError
 from data.files import workspace
-from data.prepare import COLUMNS, MANIFEST, PROCESSED, RAW, REPORT_HTML, REPORT_JSON, class_name, prepare
+from data.pictures import Examined, Refused
+from data.prepare import (
+    COLUMNS,
+    MANIFEST,
+    PROCESSED,
+    RAW,
+    REPORT_HTML,
+    REPORT_JSON,
+    check_left,
+    check_splits,
+    class_name,
+    prepare,
+)
+from data.split import AssignedPicture
 from data.tree import class_of, find_tree
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
 from tests.killing import command, environment, project, run, run_killed_after
@@ -104,7 +118,8 @@ def test_quarantines_with_reasons(mixed: Path) -> None:
 
 def test_near_duplicates_never_straddle(mixed: Path) -> None:
     found = splits(rows(mixed))
-    assert len({found[name] for name in ("dog/big.jpg", "dog/near.jpg") if name in found}) == 1
+    assert found["dog/big.jpg"] == found["dog/near.jpg"]
+    assert {row["source"] for row in rows(mixed) if row["group"]} == {"dog/big.jpg", "dog/near.jpg"}
     summary = json.loads((mixed / REPORT_JSON).read_text())["near_duplicates"]
     assert sorted(summary["examples"][0]) == ["dog/big.jpg", "dog/near.jpg"]
     assert (summary["groups"], summary["pictures"]) == (1, 2)
@@ -148,12 +163,14 @@ def test_adding_pictures_moves_no_other(tmp_path: Path) -> None:
         f"{name}.webp": encoded(Image.open(tmp_path / RAW / name).resize((40, 33)), "WEBP")
         for name in (*class_files(15), *unrelated)
     }
-    last = splits(prepared(tmp_path, near))
-    assert all(last[name] == after[name] for name in last.keys() & after.keys())
-    assert {name for name in after if after[name] == "test"} <= last.keys()
-    assert all(last[name] == last[f"{name}.webp"] for name in after if {name, f"{name}.webp"} <= last.keys())
-    gone = quarantined(tmp_path)
-    assert all(gone[name][0] == "near_duplicate" for name in after.keys() - last.keys())
+    found = prepared(tmp_path, near)
+    last = splits(found)
+    assert {name: last[name] for name in after} == after
+    assert {name: last[f"{name}.webp"] for name in after} == after
+    assert not quarantined(tmp_path)
+    group = {row["source"]: row["group"] for row in found}
+    path = {row["source"]: row["path"] for row in found}
+    assert all(group[name] == group[f"{name}.webp"] == path[name] for name in after)
 
 
 def test_a_given_test_folder_is_the_test_split(tmp_path: Path) -> None:
@@ -169,7 +186,7 @@ def test_a_given_test_folder_is_the_test_split(tmp_path: Path) -> None:
     gone = quarantined(tmp_path)
     assert gone["train/cat/copy.bmp"] == ("duplicate", "same pixels as test/cat/200.png")
     assert gone["train/dog/near.jpg"][0] == "near_duplicate"
-    assert "looks like test/dog/201.png in test" in gone["train/dog/near.jpg"][1]
+    assert gone["train/dog/near.jpg"][1] == "looks like test/dog/201.png, a test picture"
     assert {gone[name][0] for name in ("train/cat/wrong.bmp", "test/dog/202.png")} == {"label_conflict"}
 
 
@@ -214,10 +231,47 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
     assert not (tmp_path / MANIFEST).exists()
 
 
-def test_a_class_without_test_pictures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"class cat has no good picture in the \w+ split \(2 in all\): add pictures"):
-        prepared(tmp_path, class_files(2))
-    assert not (tmp_path / MANIFEST).exists()
+def test_few_pictures_are_split(tmp_path: Path) -> None:
+    found = Counter((row["class"], row["split"]) for row in prepared(tmp_path, class_files(5)))
+    assert all(found[label, "train"] >= 2 for label in ("cat", "dog"))
+    assert all(found[label, split] >= 1 for label in ("cat", "dog") for split in ("validation", "test"))
+
+
+def assigned(**classes: str) -> list[AssignedPicture]:
+    """Pictures of classes whose splits are given by letters: n (train), v (validation) and e (test)."""
+    names = {"n": "train", "v": "validation", "e": "test"}
+    described = Examined("", Path(), "0" * 64, "", 1, 1, 0, b"", 0)
+    return [
+        AssignedPicture(described, label, False, names[one]) for label, letters in classes.items() for one in letters
+    ]
+
+
+def test_fewer_pictures_are_an_error() -> None:
+    check_splits(assigned(cat="nnnve", dog="nnnnnve"), {"cat", "dog"}, ())
+    with pytest.raises(DataError, match=r"5 good pictures or more .* here are fewer: cat 4, cow 0\. Add pictures"):
+        check_splits(assigned(cat="nnve", dog="nnnnnve"), {"cat", "dog", "cow"}, ())
+    with pytest.raises(DataError, match=r"fewer: 00 0, 01 0, .*, 09 0 and 20 more\."):
+        check_splits([], {f"{number:02}" for number in range(30)}, ())
+
+
+def test_near_duplicates_that_leave_a_split_empty_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"class cat has no good picture in the test split \(5 in all\): add pictures"):
+        check_splits(assigned(cat="nnnnv", dog="nnnve"), {"cat", "dog"}, {"dog"})
+    with pytest.raises(DataError, match=r"validation split \(5 in all, and near duplicates stay together\): add"):
+        check_splits(assigned(cat="nnnne", dog="nnnve"), {"cat", "dog"}, {"cat"})
+
+
+def test_pointers_of_git_lfs_are_an_error() -> None:
+    refused = [Refused("cat/1.png", "corrupt", ""), Refused("cat/2.png", "lfs_pointer", "")]
+    with pytest.raises(DataError, match=r"^1 of 7 files in raw are pointers of Git LFS.*cat/2\.png.*`git lfs pull`"):
+        check_left(assigned(cat="nnnve"), refused, Path("raw"))
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none of the 4 files in .*raw can be used: not_an_image 4 \(such as cat/0\.png"
+    ):
+        prepared(tmp_path, dict.fromkeys(class_files(2), b"text"))
 
 
 def test_an_error_leaves_the_former_result(tmp_path: Path) -> None:

@@ -40,5 +40,5 @@ def test_every_class_is_in_every_legend(legends: list[list[str]]) -> None:
     plots.roc(eye, labels, CLASSES, Path())
     plots.confusion(eye.astype(int).tolist(), CLASSES, Path())
     monitoring.plots.labels({datetime(2026, 1, 1, tzinfo=UTC): Counter(CLASSES)}, CLASSES)
-    monitoring.plots.confusion(eye.astype(np.int64), CLASSES)
+    monitoring.plots.confusion(labels, labels, CLASSES)
     assert legends == [[f"{name} (area 1.0000)" for name in CLASSES], [], list(CLASSES), []]

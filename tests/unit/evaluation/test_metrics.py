@@ -72,33 +72,24 @@ def test_describe_agrees_with_its_parts() -> None:
     found = metrics.describe(probs, labels, ("a", "b", "c"))
     assert found["accuracy"] == pytest.approx(5 / 6)
     assert found["confusion_matrix"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
-    assert found["per_class"]["b"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "pictures": 2})
+    assert found["confused"] == [{"is": "a", "says": "b", "pictures": 1, "share": pytest.approx(1 / 3)}]
     assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert found["macro_f1"] == pytest.approx((0.8 + 0.8 + 1) / 3)
-    assert "top5_accuracy" not in found
+    assert "top_5_accuracy" not in found
+    assert found["per_class"]["b"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "pictures": 2})
     low, high = found["accuracy_interval"]
     assert low < found["accuracy"] < high
     assert 0.9 < found["roc_auc"] <= 1.0
 
 
-def test_top_accuracy_counts_the_class_among_the_most_probable() -> None:
-    probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
-    assert [metrics.top_accuracy(probs, np.array([1, 2]), count) for count in (1, 2, 3)] == [0, 0.5, 1]
-
-
 def test_a_weak_class_is_surely_below_the_average_one_and_has_its_mistake() -> None:
-    confusions = np.array([[97, 1, 2], [60, 35, 5], [0, 1, 2]])  # three pictures of c are too few to call it weak
-    (weak,) = metrics.weak_classes(confusions, ("a", "b", "c"))
+    labels = np.repeat([0, 1, 2], [100, 100, 3])  # three pictures of c are too few to call it weak
+    guesses = np.repeat([0, 1, 2, 0, 1, 2, 1, 2], [97, 1, 2, 60, 35, 5, 1, 2])
+    (weak,) = metrics.weak_classes(labels, guesses, ("a", "b", "c"))
     assert (weak["class"], weak["recall"], weak["pictures"]) == ("b", 0.35, 100)
     assert (weak["mistaken_for"], weak["mistaken"]) == ("a", 60)
     assert weak["interval"] == list(wilson(35, 100))
-    assert metrics.weak_classes(np.array([[5, 1], [1, 5]]), ("a", "b")) == []
-
-
-def test_the_most_frequent_mistakes_come_first() -> None:
-    confusions = [[8, 2, 0], [3, 6, 1], [0, 0, 10]]
-    assert metrics.most_confused(confusions, "abc", 2) == [("b", "a", 3, 10), ("a", "b", 2, 10)]
-    assert len(metrics.most_confused(confusions, "abc", 20)) == 3
+    assert metrics.weak_classes(np.array([0, 1]), np.array([1, 1]), ("a", "b")) == []
 
 
 def test_auroc_is_the_share_of_pairs_in_order() -> None:
@@ -128,3 +119,27 @@ def test_a_share_has_its_interval() -> None:
     found = metrics.share(np.array([True] * 9 + [False]))
     assert found["value"] == 0.9
     assert found["interval"] == list(wilson(9, 10))
+
+
+def test_many_classes_have_pairs_instead_of_a_matrix() -> None:
+    classes = tuple(f"class {number}" for number in range(60))
+    labels = np.repeat(np.arange(60), 4)
+    guesses = labels.copy()
+    guesses[[0, 1, 4, 8, 9, 10]] = [7, 7, 7, 5, 5, 6]  # of class 0 two, of class 1 one, of class 2 three
+    probs = np.eye(60)[guesses] * 0.5 + 0.5 / 60
+    found = metrics.describe(probs, labels, classes)
+    assert "confusion_matrix" not in found
+    pairs = [(one["is"], one["says"], one["pictures"], one["share"]) for one in found["confused"]]
+    assert pairs == [
+        ("class 0", "class 7", 2, 0.5),
+        ("class 2", "class 5", 2, 0.5),
+        ("class 1", "class 7", 1, 0.25),
+        ("class 2", "class 6", 1, 0.25),
+    ]
+    assert found["top_5_accuracy"] >= found["accuracy"] == pytest.approx(234 / 240)
+
+
+def test_top_accuracy_counts_the_likeliest() -> None:
+    probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    found = [metrics.top_accuracy(probs, np.array([0, 1, 2]), top) for top in (1, 2, 3)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1])

@@ -24,8 +24,10 @@ CARD: dict[str, Any] = {
                 "mistaken": 30,
             }
         ],
-        "per_class": {"cat": {}, "dog": {}},
-        "confusion_matrix": [[48, 2], [30, 20]],
+        "confused": [
+            {"is": "dog", "says": "cat", "pictures": 30, "share": 0.6},
+            {"is": "cat", "says": "dog", "pictures": 2, "share": 0.04},
+        ],
     },
     "head": {"learning_curve": [{"pictures": 40, "accuracy": 0.6}, {"pictures": 80, "accuracy": 0.64}]},
 }
@@ -50,7 +52,7 @@ def test_the_weakest_class_the_most_frequent_mistake_and_what_more_pictures_brin
     assert advice(failing("accuracy"), CARD, manifest) == [
         "add pictures of dog, the weakest class: 40% of its 50 test pictures are right, it was learnt from 40, and is "
         "most often taken for cat",
-        "look at the labels of dog and cat: 30 of 50 test pictures of dog are called cat, the most frequent mistake",
+        "look at the labels of dog and cat: 30 test pictures of dog (60%) are called cat, the most frequent mistake",
         "add training pictures: from 40 to 80 the accuracy rose by 4.0%, and twice as many would probably bring about "
         "half of that again",
     ]

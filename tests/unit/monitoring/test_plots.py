@@ -38,7 +38,8 @@ def test_every_axis_has_a_label_and_no_plot_is_wide(figures: list[Figure]) -> No
     assert len(figures) == len(TESTS)
     plots.accuracy({"3": [(NOW, True)]})
     plots.labels({NOW: Counter(cat=1)}, ("cat", "dog"))
-    plots.confusion(np.eye(2, dtype=np.int64), ("cat", "dog"))
+    plots.confusion(np.array([0, 1]), np.array([0, 1]), ("cat", "dog"))
+    plots.confusion(np.arange(60), np.roll(np.arange(60), 1), tuple(str(number) for number in range(60)))
     plots.reliability(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
     plots.latency([1.0, 2.0], "latency")
     for figure in figures:

@@ -6,9 +6,9 @@ import { byId, h } from "./dom.js";
 import { called, count, day, either, percent } from "./words.js";
 
 const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", "roc_auc", "calibration_error",
-  "calibration_error_before_temperature", "balanced_accuracy", "macro_f1", "top5_accuracy", "weak_classes",
-  "per_class", "confusion_matrix", "reliability",
-  "reliability_before_temperature", "abstention"]);
+  "calibration_error_before_temperature", "per_class", "confusion_matrix", "confused",
+  "balanced_accuracy", "macro_f1", "top_5_accuracy", "weak_classes",
+  "reliability", "reliability_before_temperature", "abstention"]);
 
 const SHADE = 40; // percent at most of a cell's colour, so that its text stays legible
 
@@ -62,13 +62,28 @@ function half(section) {
 }
 
 /** `rows`: arrays of cells, each text or an element; the first of a row names it. */
-function table(head, rows, { numbers = [], caption = null, look = "" } = {}) {
+function table(head, rows, { numbers = [], caption = null, look = "", sorts = false } = {}) {
   const kind = (index) => (numbers.includes(index) ? "number" : null);
+  const title = (cell, index) => (sorts ? h("button", { type: "button", class: "sort", onclick: (event) => sort(event, index) }, cell) : cell);
   return h("div", { class: `scroll ${look}`, tabindex: "0", role: "region", "aria-label": caption ?? head.join(", ") }, h("table", {},
     caption ? h("caption", {}, caption) : null,
-    h("thead", {}, h("tr", {}, head.map((cell, index) => h("th", { scope: "col", class: kind(index) }, cell)))),
+    h("thead", {}, h("tr", {}, head.map((cell, index) => h("th", { scope: "col", class: kind(index) }, title(cell, index))))),
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, index) =>
       index ? h("td", { class: kind(index) }, cell ?? "") : h("th", { scope: "row", class: kind(0) }, cell)))))));
+}
+
+/** Sort the rows by a column, numbers by their value; once more turns the order. */
+function sort(event, index) {
+  const head = event.target.closest("th");
+  const down = head.getAttribute("aria-sort") === "ascending";
+  for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const body = head.closest("table").tBodies[0];
+  const compare = new Intl.Collator("en", { numeric: true }).compare;
+  const text = (row) => row.children[index].textContent;
+  const number = (row) => parseFloat(text(row).replaceAll(",", ""));
+  const order = head.classList.contains("number") ? (a, b) => number(a) - number(b) : (a, b) => compare(text(a), text(b));
+  body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
 }
 
 function tiles({ metrics, abstention }) {
@@ -76,7 +91,7 @@ function tiles({ metrics, abstention }) {
   const rows = [
     ["Accuracy", percent(metrics.accuracy), `95 % interval ${metrics.accuracy_interval.map((share) => percent(share)).join(" to ")}`],
     ["Balanced accuracy", shareOr(metrics.balanced_accuracy), "mean recall of the classes: a rare one counts as much"],
-    ["Top-5 accuracy", shareOr(metrics.top5_accuracy), "the class is among the five most probable ones"],
+    ["Top-5 accuracy", shareOr(metrics.top_5_accuracy), "the class is among the five most probable ones"],
     ["Macro F1", figureOr(metrics.macro_f1), "mean F1 of the classes"],
     ["Answered", shareOr(measured.answered), `the rest is “not sure”: below ${percent(abstention.confidence_threshold)}, or unfamiliar`],
     ["Accuracy of answers", shareOr(measured.accuracy_of_answers), "without those that are “not sure”"],
@@ -129,7 +144,7 @@ function live({ live: found, metrics }) {
 /** Rows are what a picture is, columns what the model says; the shade is the share of the row. */
 function confusion({ metrics, classes: names }) {
   const matrix = metrics.confusion_matrix;
-  if (!matrix) return null;
+  if (!matrix) return confused(metrics);
   const cells = (row) => {
     const sum = row.reduce((total, value) => total + value, 0) || 1;
     return row.map((value) => {
@@ -143,6 +158,14 @@ function confusion({ metrics, classes: names }) {
   return half(panel("confusion", "What it mixes up", `Test pictures by what they are and what the model says.`,
     h("div", { class: `scroll confusion${names.length > 4 ? " many" : ""}`, tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
       h("table", {}, h("thead", {}, head), h("tbody", {}, rows)))));
+}
+
+/** Of many classes the pairs that are confused most. */
+function confused({ confused: pairs }) {
+  if (!pairs?.length) return null;
+  const rows = pairs.map((one) => [one.is, one.says, one.pictures.toLocaleString("en"), percent(one.share)]);
+  return half(panel("confusion", "What it mixes up", "The pairs of classes that are confused most.",
+    table(["is", "taken for", "pictures", "share of its pictures"], rows, { numbers: [2, 3], sorts: true })));
 }
 
 function calibration({ metrics, classes: names }) {
@@ -168,7 +191,7 @@ function classes({ metrics }) {
     h("li", {}, `${row.class}: ${percent(row.recall)} of ${row.pictures} pictures, most often taken for ${row.mistaken_for}`));
   return panel("classes", "Class by class", "Precision: of its answers, how many are right. Recall: of the pictures, how many it finds.",
     ...(weak.length ? [h("p", {}, "Surely below the average class:"), h("ul", {}, weak)] : []),
-    table(["class", "precision", "recall", "F1", "pictures"], rows, { numbers: [1, 2, 3, 4] }));
+    table(["class", "precision", "recall", "F1", "pictures"], rows, { numbers: [1, 2, 3, 4], sorts: true }));
 }
 
 function mistakes({ mistakes: found }) {
