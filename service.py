@@ -168,7 +168,10 @@ class PictureClassifier:
     @bentoml.on_deployment
     @staticmethod
     def refuse_a_broken_model() -> None:
+        from training.serving.bento import supervision
+
         startup.check(PIN)
+        supervision.install()
 
     def __init__(self) -> None:
         from training.serving.connections.shared_counters import shared_counters
