@@ -67,18 +67,21 @@ class Guarded(bentoml.Service[Any]):
         return schema
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        from training.serving.connections import metric_files
+        from training.serving.connections.shared_counters import shared_counters
+
+        self.inject_config()
+        counters = shared_counters()
+        metric_files.install(counters.row)  # before those that make metrics are imported
         from training.serving.api.edge import Cors, Edge
         from training.serving.api.pages import Pages
         from training.serving.bento.batching import BatchingApp
         from training.serving.connections.accepting import SharingLoop
         from training.serving.connections.protocol import BoundedProtocol
-        from training.serving.connections.shared_counters import shared_counters
 
         type(self).started = True
-        self.inject_config()
         folder = startup.model_folder(PIN)
         version = startup.version(PIN, folder)
-        counters = shared_counters()
         SharingLoop.install(counters)
         BoundedProtocol.install(SETTINGS.upload_timeout, version, counters)
         factory = BatchingApp(self, SETTINGS, settings.threads(SETTINGS, counters.workers), is_main)
@@ -165,7 +168,10 @@ class PictureClassifier:
     @bentoml.on_deployment
     @staticmethod
     def refuse_a_broken_model() -> None:
+        from training.serving.bento import supervision
+
         startup.check(PIN)
+        supervision.install()
 
     def __init__(self) -> None:
         from training.serving.connections.shared_counters import shared_counters

@@ -258,6 +258,11 @@ PARTS = {
             lambda: _here(Path("/dev/full").exists(), "this system has no /dev/full"),
             otherwise="another machine: Linux",
         ),
+        Part(
+            "mount",
+            lambda: answers("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", tempfile.gettempdir()),
+            otherwise="root on Linux, outside of a container or in a privileged one",
+        ),
         Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
         Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),
         Part(

@@ -69,15 +69,20 @@ def reserve(path: Path, start: int) -> None:
     size = path.stat().st_size
     try:
         with path.open("r+b") as file:
-            if not _allocate(file.fileno(), size):
-                file.seek(start)
-                for position in range(start, size, BLOCK):
-                    file.write(bytes(min(BLOCK, size - position)))
+            hold(file.fileno(), start, size)
     except OSError as error:
         raise DiskError(
             f"{path.parent.resolve()} has no room for {_amount(size)} ({error.strerror}): make room and run the "
             "command again"
         ) from None
+
+
+def hold(file: int, start: int, size: int) -> None:
+    """Make an open file `size` bytes long, each with its place on the disk, where those from `start` on may have none
+    yet and hold nothing. OSError when there is no room."""
+    if not _allocate(file, size):
+        for position in range(start, size, BLOCK):
+            os.pwrite(file, bytes(min(BLOCK, size - position)), position)
 
 
 def _allocate(file: int, size: int) -> bool:

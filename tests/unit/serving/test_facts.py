@@ -24,7 +24,7 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
     logs = tmp_path / "logs"
     logs.mkdir()
     feedback = FeedbackStore(logs, None, ("cat", "dog"))
-    counters = SharedCounters(tmp_path / "counters", 1)
+    counters = SharedCounters(tmp_path / "counters", 2)
     counters.add(Count.PICTURES, 3)
     return Facts(tiny_model_folder(tmp_path / "model"), MODEL, "sha256:ab", feedback, counters, 128)
 
@@ -65,7 +65,7 @@ def card_holds_no_number(facts: Facts, logs: Path) -> None:
 
 
 def workers_cannot_be_looked_for(facts: Facts, logs: Path) -> None:
-    (logs.parent / "gauge_livesum_nobody.db").touch()
+    (logs.parent / "gauge_livesum_1.db").mkdir()
 
 
 @pytest.mark.parametrize(

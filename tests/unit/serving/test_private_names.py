@@ -14,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 ROOMS = ("training/serving/bento/", "training/serving/connections/", "training/registry/bento_store.py")
-PRIVATE = ("_bentoml_impl", "_bentoml_sdk", "bentoml._internal", "uvicorn", "opentelemetry.instrumentation")
+PRIVATE = (
+    *("_bentoml_impl", "_bentoml_sdk", "bentoml._internal", "uvicorn", "opentelemetry.instrumentation"),
+    *("prometheus_client.mmap_dict", "prometheus_client.values"),
+)
 SIGNATURES = {  # callable -> names of its parameters, without self
     "_bentoml_impl.server.app.ServiceAppFactory.__init__": (
         *("service", "is_main", "enable_metrics", "services", "enable_access_control", "access_control_options"),
@@ -42,6 +45,11 @@ SIGNATURES = {  # callable -> names of its parameters, without self
     ),
     "bentoml._internal.server.http.traffic.TimeoutMiddleware.__init__": ("app", "timeout"),
     "_bentoml_impl.server.app.ContextMiddleware.__init__": ("app", "context"),
+    "prometheus_client.mmap_dict.MmapedDict.__init__": ("filename", "read_mode"),
+    "prometheus_client.mmap_dict.MmapedDict._init_value": ("key",),
+    "prometheus_client.mmap_dict.MmapedDict.read_value": ("key",),
+    "prometheus_client.mmap_dict.MmapedDict.write_value": ("key", "value", "timestamp"),
+    "prometheus_client.values.MultiProcessValue": ("process_identifier",),
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._start_asgi_task": ("cycle", "app"),
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._unset_keepalive_if_required": (),
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol.on_headers_complete": (),
@@ -69,6 +77,8 @@ ATTRIBUTES = {  # object -> names that its source sets or has
         *("metrics_request_in_progress", "metrics_request_total"),
     ),
     "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware": ("tracer_provider", "excluded_urls", "exclude_spans"),
+    "prometheus_client.mmap_dict.MmapedDict": ("_capacity", "_f", "_used", "close", "read_all_values"),
+    "prometheus_client.values": ("MmapedDict", "MultiProcessValue", "ValueClass"),
     "uvicorn._types.ASGI3Application": (),
     "uvicorn.config": ("HTTP_PROTOCOLS", "LOOP_FACTORIES", "WS_PROTOCOLS"),
     "uvicorn.config.HTTPProtocolType": (),

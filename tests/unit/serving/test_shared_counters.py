@@ -67,10 +67,13 @@ def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
             text=True,
         )
         assert "2 workers serve already" in third.stderr
-        mine.forget_the_dead()
-        assert mine.all(Count.PICTURES) == 7  # nobody is dead
+        dead: list[int] = []
+        mine.forget_the_dead(dead.append)
+        assert mine.all(Count.PICTURES) == 7
+        assert dead == []
         first.kill()
-    mine.forget_the_dead()
+    mine.forget_the_dead(dead.append)
+    assert dead == [0]
     assert (mine.all(Count.PICTURES), mine.fewest_connections()) == (2, 1)
     with start(path) as second:
         assert mine.all(Count.PICTURES) == 7

@@ -16,12 +16,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from training.serving.api import docs
+from training.serving.connections import metric_files
 from training.serving.records import metrics
 
 ROOT = Path(__file__).parents[3]
 WORKERS = 8
 WORKER = """
 import sys
+from training.serving.connections import metric_files
+metric_files.install(int(sys.argv[1]))
 from prometheus_client import Gauge
 from training.serving.records import metrics
 in_progress = Gauge("in_progress", "A gauge as BentoML has them", multiprocess_mode="livesum")
@@ -35,20 +38,16 @@ while sys.stdin.readline():
 """
 
 
+def start(folder: Path, row: int) -> subprocess.Popen[str]:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", WORKER, str(row)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(WORKERS)
-    ]
+    started = [start(tmp_path, row) for row in range(WORKERS)]
     yield started
     for worker in started:
         worker.kill()
@@ -90,12 +89,19 @@ def test_counters_never_go_backwards_when_workers_are_killed(
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         work(workers[-1])
-        metrics.forget_the_dead()
+        metric_files.forget(number)
         after = scrape(tmp_path)
         assert all(after[name] >= value for name, value in growing(before).items())
         assert after[predictions] == 50 * (WORKERS + number + 1)
         assert after["in_progress{}"] == 5 * (WORKERS - number - 1)
         before = after
+    workers[0] = start(tmp_path, 0)  # one is replaced: it counts on, in the same files
+    files = set(tmp_path.iterdir())
+    work(workers[0])
+    after = scrape(tmp_path)
+    assert after[predictions] == before[predictions] + 50
+    assert after["in_progress{}"] == 5 * (WORKERS - 2)
+    assert set(tmp_path.iterdir()) == files
 
 
 def documented(text: str) -> set[str]:

@@ -45,10 +45,12 @@ class TrafficMetrics(RunnerTrafficMetricsMiddleware):
         self._traffic: dict[str, Traffic] = {}
 
     def _setup(self) -> None:  # type: ignore[override]  # its arguments are injected
-        """Begin at 0 what alerts look at: Prometheus does not see the first failure in a series that begins at 1."""
+        """At the start of the worker, not at its first request: on a disk that is full by then there is no room. Begin
+        at 0 what alerts look at: Prometheus does not see the first failure in a series that begins at 1."""
         server_context.service_routes = self._addresses
         super()._setup()
         for address in self._addresses:
+            self._look_up(address)
             for status in FAILURES:
                 self.metrics_request_total.labels(**_service_labels(), endpoint=address, http_response_code=status)
         self.metrics_request_duration.labels(**_service_labels(), endpoint="/predict", http_response_code=200)

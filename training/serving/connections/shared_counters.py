@@ -7,7 +7,7 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import cache
@@ -16,6 +16,8 @@ from pathlib import Path
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.resource import system_resources
+
+from training.common import disk
 
 JOIN_S = 10.0  # that a worker waits for the row of the one it replaces
 
@@ -42,13 +44,13 @@ class SharedCounters:
         """Take a row; RuntimeError when there are more workers than rows."""
         self.workers = workers
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._row = self._take()
-        self._first = self._row * COUNTS  # place of this worker's figures
+        self.row = self._take()
+        self._first = self.row * COUNTS  # place of this worker's figures
         size = workers * COUNTS * 8
         if os.fstat(self._file).st_size < size:
-            os.ftruncate(self._file, size)
+            disk.hold(self._file, 0, size)  # in a hole on a full disk it would end by SIGBUS
         self._figures = memoryview(mmap.mmap(self._file, size)).cast("q")
-        self._forget(self._row)
+        self._forget(self.row)
 
     def add(self, figure: Count, number: int) -> None:
         """Change a figure of this worker."""
@@ -67,11 +69,13 @@ class SharedCounters:
         rows = zip(self._figures[Count.LISTENING :: COUNTS], self._figures[Count.CONNECTIONS :: COUNTS], strict=True)
         return min((connections for listening, connections in rows if listening), default=sys.maxsize)
 
-    def forget_the_dead(self) -> None:
-        """Strike out the figures of workers that were killed, until others take their rows."""
+    def forget_the_dead(self, also: Callable[[int], None]) -> None:
+        """Strike out the figures of workers that were killed, until others take their rows; `also` is called with each
+        of these rows."""
         for row in range(self.workers):
-            if row != self._row and self._lock(row):
+            if row != self.row and self._lock(row):
                 self._forget(row)
+                also(row)
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, row)
 
     @contextmanager

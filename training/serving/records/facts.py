@@ -18,8 +18,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from training.model.folder import ModelFolder
+from training.serving.connections import metric_files
 from training.serving.connections.shared_counters import Count, SharedCounters
-from training.serving.records import metrics
 from training.serving.records.feedback_store import FeedbackStore
 from training.serving.records.log_files import DRIFT_FILE, FEEDBACK_FILE
 
@@ -78,8 +78,7 @@ class Facts(Collector):
         yield _family("model_info", "The model that is served", list(labels), [(list(labels.values()), 1.0)])
 
     def _forget_the_dead(self) -> tuple[()]:
-        metrics.forget_the_dead()
-        self.counters.forget_the_dead()
+        self.counters.forget_the_dead(metric_files.forget)
         return ()
 
     def _waiting(self) -> Iterator[GaugeMetricFamily]:

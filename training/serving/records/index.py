@@ -163,7 +163,7 @@ class Index:
     def follow(self) -> bool:
         """Take in a little of what is new in one of the files; if there is nothing, forget those that are gone.
         Whether there was any."""
-        return (
+        return self.folder.is_dir() and (
             self.follow_feedback()
             or any(self._follow(path, self._learn) for path in request_files(self.folder))
             or self._forget()

@@ -4,20 +4,15 @@ All are right with several workers. Counters and histograms are summed over the 
 died, so they never go backwards; the gauges of a worker count only while it lives. What is a fact of the whole service
 and not of a worker is worked out at every scrape (facts.py).
 
-Import it in workers only: prometheus_client opens a file for the process that imports it, in a folder that BentoML
-names to its workers.
+Import it in workers only, after metric_files.install: prometheus_client opens files for the process that imports it.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import psutil
 from prometheus_client import Counter, Histogram
-from prometheus_client.multiprocess import mark_process_dead
 
 NOT_SURE = "not_sure"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -95,11 +90,3 @@ def begin_at_zero(version: str, classes: Sequence[str]) -> None:
 def said(version: str, predicted: str, label: str, classes: Sequence[str]) -> None:
     """Count feedback. A pair of classes has a series where classes are few: with the square of many there is no end."""
     FEEDBACK.labels(version, predicted, label if label == predicted or len(classes) <= FEW else ANOTHER).inc()
-
-
-def forget_the_dead() -> None:
-    """Remove the gauges of workers that were killed, which would be added up for ever."""
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    for pid in {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}:
-        if not psutil.pid_exists(pid):
-            mark_process_dead(pid)
