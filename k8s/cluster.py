@@ -22,7 +22,12 @@ from k8s.rollout.snapshot import Snapshot
 from k8s.target import Check, DeployError, Image, Instance, Lineage, call, described, succeeds
 
 URL_VARIABLE = "DEPLOY_URL"
-FIRST = ("ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim")  # what a candidate needs before all else is there
+FIRST = (
+    "ServiceAccount",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "Secret",
+)  # what a candidate needs before all else is there
 DRIFT = "drift"  # container of the CronJob that runs the same image
 
 
