@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from k8s import docker, manifests
+from k8s import manifests
 from k8s.interrupts import Interrupted, interrupts
 from k8s.manifests import NAME, Object
-from k8s.rollout import access, candidate, progress, rehearsal
+from k8s.rollout import access, candidate, progress, registry, rehearsal
 from k8s.rollout.forward import forwarded
 from k8s.rollout.installation import MODEL, NAME_LABEL, PREVIOUS, Installation
 from k8s.rollout.kubectl import MANAGER, Kubectl
@@ -22,7 +22,12 @@ from k8s.rollout.snapshot import Snapshot
 from k8s.target import Check, DeployError, Image, Instance, Lineage, call, described, succeeds
 
 URL_VARIABLE = "DEPLOY_URL"
-FIRST = ("ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim")  # what a candidate needs before all else is there
+FIRST = (
+    "ServiceAccount",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "Secret",
+)  # what a candidate needs before all else is there
 DRIFT = "drift"  # container of the CronJob that runs the same image
 
 
@@ -72,9 +77,7 @@ class Cluster:
         if "@sha256:" in reference:
             manifests.require_digest(reference)
             return Image.by_digest(reference)
-        image = docker.resolve(reference)
-        manifests.require_digest(image.reference)
-        return image
+        return registry.resolve(reference)
 
     def previous(self) -> Image:
         deployment = self.kubectl.json("get", "deployment", self.installation.name, "--ignore-not-found")

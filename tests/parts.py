@@ -128,9 +128,11 @@ def photographs() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def api_server() -> Path:
-    """A program that answers as an API server of Kubernetes: KUBE_STANDIN in the environment."""
-    return Path(os.environ.get("KUBE_STANDIN") or ROOT.parent / "shared/tools/kube_standin.py")
+def _cluster() -> str | None:
+    """Only one that KUBECONFIG names: a test must not take whatever cluster somebody works with."""
+    if not os.environ.get("KUBECONFIG"):
+        return "KUBECONFIG is not set"
+    return answers("kubectl", "get", "--raw", "/readyz", "--request-timeout=20s")
 
 
 def _registry() -> str | None:
@@ -266,9 +268,9 @@ PARTS = {
         Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
         Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),
         Part(
-            "api-server",
-            lambda: _here(api_server().is_file(), f"no {api_server()}"),
-            otherwise="KUBE_STANDIN=PROGRAM make test: one that answers on the port it is given",
+            "cluster",
+            _cluster,
+            otherwise="KUBECONFIG=FILE make test: of a Kubernetes cluster whose nodes pull from the registry",
         ),
         Part(
             "champion",

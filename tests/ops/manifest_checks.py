@@ -9,13 +9,15 @@ from typing import Any
 from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
 
 from k8s import manifests
+from k8s.rollout.installation import CLUSTER_WIDE
 from training.params import Serve
 from training.serving import settings
 
 Object = dict[str, Any]
 VERSIONS = tuple(f"1.{minor}" for minor in range(30, 38))
-NAMESPACE, NAME, UID = manifests.NAMESPACE, manifests.NAME, 1034
-API_VERSIONS = {"v1", "apps/v1", "autoscaling/v2", "batch/v1", "networking.k8s.io/v1", "policy/v1"}
+NAME, UID = manifests.NAME, 1034
+GROUPS = ("apps/v1", "autoscaling/v2", "batch/v1", "networking.k8s.io/v1", "policy/v1", "scheduling.k8s.io/v1")
+API_VERSIONS = {"v1", *GROUPS}
 OPERATOR = {"monitoring.coreos.com/v1"}  # its own kinds, of which Kubernetes has no schema
 INTERNAL = {"/metrics", "/livez", "/readyz"}
 SPARE_S = 5  # of the grace period, beyond drain and timeout
@@ -82,11 +84,9 @@ def placed(objects: list[Object]) -> Iterator[str]:
     if names and objects[0]["kind"] != "Namespace":
         yield "the namespace is not applied first"
     for one in objects:
-        if one["kind"] != "Namespace" and one["metadata"].get("namespace") != NAMESPACE:
+        if one["kind"] not in CLUSTER_WIDE and [one["metadata"].get("namespace")] != names:
             yield f"{one['kind']} {one['metadata']['name']} is in namespace {one['metadata'].get('namespace')}"
     for one in of_kind(objects, "Namespace"):
-        if one["metadata"]["name"] != NAMESPACE:
-            yield f"namespace {one['metadata']['name']}"
         if one["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
             yield "the namespace does not enforce restricted pods"
 
@@ -327,7 +327,7 @@ def scraped(objects: list[Object]) -> Iterator[str]:
             yield "the ServiceMonitor asks a port that the Service has not"
         if any(service["metadata"]["labels"].get(one["spec"]["jobLabel"]) != NAME for service in chosen):
             yield f"the job is not {NAME}, as alerts and dashboards have it"
-        if one["spec"]["namespaceSelector"]["matchNames"] != [NAMESPACE]:
+        if "namespaceSelector" in one["spec"]:  # without one it looks in its own, wherever an overlay puts it
             yield "the ServiceMonitor looks in another namespace"
         labels = [set(template["metadata"]["labels"]) for _, template in templates(objects) if ports(template)]
         if not all(set(one["spec"]["podTargetLabels"]) <= each for each in labels):

@@ -6,6 +6,8 @@ import copy
 import functools
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import yaml
 
 from k8s import manifests
 from k8s.manifests import CONFIG_HASH, ManifestError
+from k8s.rollout.installation import Installation
 from tests.ops.manifest_checks import INTERNAL, VERSIONS, Object, problems, schema_problems
 from tests.service.server import environment
 from tests.tiny import tiny_model_folder
@@ -41,7 +44,7 @@ def everything() -> list[Object]:
 
 def test_the_plain_apply_brings_what_is_promised() -> None:
     kinds = [one["kind"] for one in manifests.load()]
-    assert kinds[0] == "Namespace"
+    assert (kinds[0], manifests.load()[0]["metadata"]["name"]) == ("Namespace", manifests.NAMESPACE)
     assert sorted(kinds) == [
         "ConfigMap",
         "Deployment",
@@ -103,6 +106,50 @@ def test_the_script_of_the_daily_drift_check_tidies_up_and_leaves_its_finding(tm
     assert done.returncode == 0, done.stderr
     assert {path.name for path in logs.iterdir()} == {"requests-quiet-7.jsonl", "feedback.jsonl", "drift.json"}
     assert json.loads((logs / "drift.json").read_text())["model_sha256"] == model.sha256[:16]
+
+
+def everything_on(overlay: Path) -> None:
+    """Take the comment signs off what the example leaves to choose."""
+    path = overlay / "kustomization.yaml"
+    head, _, rest = path.read_text().partition("resources:\n")
+    path.write_text(f"{head}resources:\n" + re.sub(r"^( *)# (?=( *- |  |secretGen))", r"\1", rest, flags=re.MULTILINE))
+    path = overlay / "deployment.yaml"
+    path.write_text(path.read_text().replace("# priorityClassName", "priorityClassName"))
+    (overlay / "api-keys.env").write_text("keys=FIRST,SECOND\n")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path) -> None:
+    """The example as it is, and with all that it offers; the objects fit their schemas and one another."""
+    shutil.copytree(manifests.FOLDER, tmp_path / "k8s", ignore=shutil.ignore_patterns("__pycache__"))
+    overlay = shutil.copytree(ROOT / "overlays/example", tmp_path / "overlays/mine")
+    if whole:
+        everything_on(overlay)
+    made = Installation.read(manifests.FOLDER, overlay)
+    assert [text for one in made.objects for text in schema_problems(one, VERSIONS[-1])] == []
+    assert problems(made.objects) == []
+    pod, own = made.deployment["spec"]["template"]["spec"], manifests.container(made.deployment)
+    assert (made.namespace, made.name, made.minimum()) == ("pictures", "classifier", 3)
+    assert own["image"].startswith("registry.example.org/vision/cats-vs-dogs@sha256:")
+    assert (own["resources"]["limits"]["cpu"], pod["imagePullSecrets"]) == ("4", [{"name": "registry"}])
+    assert made.of_kind("Ingress")[0]["spec"]["rules"][0]["host"] == "pictures.example.org"
+    assert made.settings(own)["SERVE_TIMEOUT"] == "20"
+    assert made.deployment["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH] != manifests.config_hash()
+    if whole:
+        [keys] = made.of_kind("Secret")
+        assert keys["metadata"]["name"] in {
+            one["valueFrom"]["secretKeyRef"]["name"] for one in own["env"] if "valueFrom" in one
+        }
+        assert pod["priorityClassName"] == made.of_kind("PriorityClass")[0]["metadata"]["name"]
+        assert {"name": "logs", "persistentVolumeClaim": {"claimName": "classifier-logs"}} in pod["volumes"]
+        assert made.of_kind("PersistentVolumeClaim")[0]["spec"]["storageClassName"] == "nfs"
+        assert len(made.of_kind("Deployment")) == 2
+
+
+def test_the_bases_of_overlays_hold_what_the_plain_apply_takes() -> None:
+    for folder in (manifests.FOLDER, manifests.FOLDER / "monitoring", manifests.FOLDER / "canary"):
+        base = yaml.safe_load((folder / "Kustomization").read_text())
+        assert base["resources"] == sorted(path.name for path in folder.glob("*.yaml"))
 
 
 def test_the_canary_differs_in_name_track_image_and_number_only() -> None:

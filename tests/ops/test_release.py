@@ -11,11 +11,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,16 +22,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.parts import REGISTRY, api_server
+from tests.ops import cluster as stand_in_cluster
+from tests.parts import REGISTRY
 from tests.pipeline.acting import promoted
-from tests.service.server import Server, copy_project, free_port, make_champion
+from tests.service.server import Server, copy_project, make_champion
 from tests.tiny import tiny_picture, tiny_project
 from training import install
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 WORKFLOW = ROOT / ".github/workflows/release.yml"
-pytestmark = pytest.mark.needs("docker", "registry", "api-server", "git-tree")
+pytestmark = pytest.mark.needs("docker", "registry", "git-tree")
 IMAGE = f"{REGISTRY}/act/cats-vs-dogs"
 DIGEST = re.compile(rf"{IMAGE}@sha256:[0-9a-f]{{64}}")
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
@@ -73,7 +72,7 @@ class Stage:
         words += ["--secret", f"KUBECONFIG={self.kubeconfig}", "--workflows", ".github/workflows/release.yml"]
         for use in re.findall(r"uses: (\S+@\S+)", WORKFLOW.read_text()):
             words += ["--local-repository", f"{use}={self.tools / use.partition('@')[0]}"]
-        path = f"{BIN}{os.pathsep}/usr/bin{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join((str(self.tools / "kubectl"), str(BIN), "/usr/bin", os.environ["PATH"]))
         return subprocess.run(
             [BIN / "act", "push", *words],
             cwd=self.project,
@@ -130,25 +129,11 @@ def stand_in(folder: Path, command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A kubeconfig, in one line, for a stand-in API server."""
-    port = free_port()
-    process = subprocess.Popen([sys.executable, api_server(), str(port)])
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "stand-in", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": ""}}],
-        "current-context": "stand-in",
-    }
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield json.dumps(config)
-    process.kill()
-    process.wait()
+    path = tmp_path_factory.mktemp("kubeconfig") / "kubeconfig"
+    with stand_in_cluster.running(path):
+        yield json.dumps(yaml.safe_load(path.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +151,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> Iterator[St
     served = copy_project(root / "served")
     make_champion(served, root / "served/bentoml")
     server = Server.start(served, root / "served/bentoml")
+    stand_in_cluster.kubectl_with_a_way_in(root / "tools/kubectl", server.url)
     project = clone(root / "project")
     stage = Stage(project, root / "tools", f"sqlite:///{trained}/mlflow.db", cluster, server.url)
     stage.commit("as it is")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,8 +216,3 @@ def test_what_failed_is_put_back_whatever_signal_comes() -> None:
     signals = Interrupts()
     signals.hold()
     signals.arrived(signal.SIGINT)
-
-
-def test_the_base_of_overlays_holds_what_the_plain_apply_takes(tmp_path: Path) -> None:
-    base = yaml.safe_load((manifests.FOLDER / "Kustomization").read_text())
-    assert base["resources"] == sorted(path.name for path in manifests.FOLDER.glob("*.yaml"))
