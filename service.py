@@ -73,6 +73,7 @@ class Guarded(bentoml.Service[Any]):
         from training.serving.connections.accepting import SharingLoop
         from training.serving.connections.protocol import BoundedProtocol
         from training.serving.connections.shared_counters import shared_counters
+        from training.serving.records import metrics
 
         type(self).started = True
         self.inject_config()
@@ -80,7 +81,7 @@ class Guarded(bentoml.Service[Any]):
         version = startup.version(PIN, folder)
         counters = shared_counters()
         SharingLoop.install(counters)
-        BoundedProtocol.install(SETTINGS.upload_timeout, version, counters)
+        BoundedProtocol.install(SETTINGS, version, counters, lambda code: metrics.REJECTIONS.labels(code).inc())
         factory = BatchingApp(self, SETTINGS, settings.threads(SETTINGS, counters.workers), is_main)
         theirs = factory()
         routes = [route for route in (*theirs.routes, *PAGES.routes) if isinstance(route, Route)]
