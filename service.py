@@ -78,12 +78,13 @@ class Guarded(bentoml.Service[Any]):
         from training.serving.bento.batching import BatchingApp
         from training.serving.connections.accepting import SharingLoop
         from training.serving.connections.protocol import BoundedProtocol
+        from training.serving.records import metrics
 
         type(self).started = True
         folder = startup.model_folder(PIN)
         version = startup.version(PIN, folder)
         SharingLoop.install(counters)
-        BoundedProtocol.install(SETTINGS.upload_timeout, version, counters)
+        BoundedProtocol.install(SETTINGS, version, counters, lambda code: metrics.REJECTIONS.labels(code).inc())
         factory = BatchingApp(self, SETTINGS, settings.threads(SETTINGS, counters.workers), is_main)
         theirs = factory()
         routes = [route for route in (*theirs.routes, *PAGES.routes) if isinstance(route, Route)]

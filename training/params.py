@@ -180,6 +180,7 @@ class Serve(Section):
     threads: Processes
     timeout: Seconds
     upload_timeout: Seconds
+    keep_alive: Seconds
     drain: Annotated[float, Field(ge=0, le=86_400)]
     rate_limit: Annotated[float, Field(ge=0, le=1e9)]
     cors_origins: list[str]

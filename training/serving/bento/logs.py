@@ -46,5 +46,7 @@ def configure(kind: Literal["text", "json"]) -> None:
     """Have BentoML's processes print that: those that set up their logging later, and this one if it has already."""
     formatter = JsonFormatter if kind == "json" else TextFormatter
     bentoml_log.SERVER_LOGGING_CONFIG["formatters"]["traced"]["()"] = formatter
+    for logger in bentoml_log.SERVER_LOGGING_CONFIG["loggers"].values():
+        logger["propagate"] = False  # each has a handler: that of the root would print its lines again
     if logging.getLogger("uvicorn.error").handlers:  # the worker has, before it loads the service
         bentoml_log.configure_server_logging()  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from training.serving.connections.shared_counters import Count, SharedCounters
 
 LEAVE_S = 0.1  # in which a connection is left to a worker with fewer; then whoever looks takes it
 LOOK_S = 0.001  # between looks whether it is still there
+OPEN_FILES = 65_536  # at most, of which each connection is one; systems allow 1,024 unless asked
 FULL_S = 1.0  # between looks when the process may open no more files
 
 log = logging.getLogger("bentoml.accepting")
@@ -35,8 +37,12 @@ class SharingLoop(uvloop.Loop):
 
     @classmethod
     def install(cls, counters: SharedCounters) -> None:
-        """Make uvicorn use it: BentoML leaves the choice of the loop to uvicorn."""
+        """Make uvicorn use it: BentoML leaves the choice of the loop to uvicorn. And have room for connections."""
         cls.counters = counters
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < room:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
         uvicorn.config.LOOP_FACTORIES["auto"] = f"{__name__}:factory"
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **how: Any) -> Any:

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import sys
 import termios
+import time
 import uuid
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+import httptools
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -21,34 +26,47 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.config import HTTPProtocolType
 
+    from training.params import Serve
+
 MAX_HEAD_BYTES = 64 * 1024
 MIN_READ_BYTES = 16 * 1024  # bytes of an answer that a client must take in each `seconds`, or all that is left
+LOG_PAUSE_S = 60.0  # between lines of the log about requests that were none: a scan of the internet sends thousands
+OFFERS = (b"upgrade", b"http2-settings")  # headers that offer another protocol: HTTP/1.1 may go on, and does here
 OVERLOAD_PAUSE_S = 0.2  # not read after a refusal for overload: without it p99 of the accepted is 1.9 times as long
+
+log = logging.getLogger("bentoml.connections")
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with bounds on the time and bytes of a head, on the time in which a client reads what it is
-    sent, and a rest for those refused for overload."""
+    sent, a rest for those refused for overload, and HTTP/1.1 for who offers another protocol."""
 
     seconds: ClassVar[float]
+    keep_alive: ClassVar[float]
     version: ClassVar[str]
+    count: ClassVar[Callable[[str], None]]
+    refused: ClassVar[Counter[str]] = Counter()  # since the log last told of them
+    told: ClassVar[float] = -LOG_PAUSE_S
     counters: ClassVar[SharedCounters]
     _head_timer: asyncio.TimerHandle | None = None  # a head, or the rest of a body, is expected
     _head_bytes = 0  # of that head
     _unread_timer: asyncio.TimerHandle | None = None  # something that was sent is not read
     _current: RequestResponseCycle | None = None  # uvicorn's `cycle` is the last request that came
+    _ignores = False  # what else comes: the last answer is on its way
 
     @classmethod
-    def install(cls, seconds: float, version: str, counters: SharedCounters) -> None:
+    def install(cls, settings: Serve, version: str, counters: SharedCounters, count: Callable[[str], None]) -> None:
         """Make uvicorn use it, and no WebSockets: BentoML leaves the choice of the protocols to uvicorn.
-        `version` is of the model."""
-        cls.seconds, cls.version, cls.counters = seconds, version, counters
+        `version` is of the model; `count` gets the code of each refusal."""
+        cls.seconds, cls.keep_alive = settings.upload_timeout, settings.keep_alive
+        cls.version, cls.counters, cls.count = version, counters, staticmethod(count)
         protocol: HTTPProtocolType = "auto"
         uvicorn.config.HTTP_PROTOCOLS[protocol] = f"{cls.__module__}:{cls.__qualname__}"
         uvicorn.config.WS_PROTOCOLS["auto"] = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.timeout_keep_alive = self.keep_alive  # type: ignore[assignment]  # call_later takes fractions
         self.counters.add(Count.CONNECTIONS, 1)
         self._start_head_timer()
 
@@ -87,9 +105,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_head_timer()
-        super().on_headers_complete()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise _long_head()
+        if self.parser.get_method() == b"CONNECT":
+            raise Fault.of_status(405, self.seconds)
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         if self._is_answered_early():
             self.cycle.more_body = False
             self._stop_head_timer()
@@ -117,18 +142,36 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._ignores:
+            return
         expected = self._head_timer
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # what a callback raised
+            plain = Fault(400, "invalid_http", "Invalid HTTP request received.", "speak HTTP/1.1")
+            self._refuse(cause if isinstance(cause, Fault) else plain)
+            return
         if self._has_no_timer():
             self._start_head_timer()
         if expected is None or self._head_timer is not expected or self._is_answered_early():
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(Fault(431, "long_head", f"the headers exceed {MAX_HEAD_BYTES} bytes", "send fewer headers"))
+            self._refuse(_long_head())
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(Fault(400, "invalid_http", msg, "speak HTTP/1.1"))
+    def _parse(self, data: bytes) -> None:
+        """Have the parser read. It takes what follows an offer of another protocol for words of that, a body too:
+        then another one reads the request without the offer."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            version, method = self.parser.get_http_version().encode(), self.parser.get_method()
+            lines = [method + b" " + self.url + b" HTTP/" + version]
+            lines += [name + b": " + _without_offer(name, value) for name, value in self.headers if name not in OFFERS]
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(b"\r\n".join([*lines, b"", data[offer.args[0] :]]))
 
     def _is_answered_early(self) -> bool:
         """Whether the answer was complete before the request was; what is left of it is read and thrown away."""
@@ -201,6 +244,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         if self.transport.is_closing():
             return
+        self._count(fault.code)
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            self._ignores, self.cycle.keep_alive = True, False  # it came whole: its answer ends the connection
+            return
         if self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             request_id = uuid.uuid4().hex
             response = fault.response(request_id)
@@ -210,3 +257,26 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(head + bytes(response.body))
         self.transport.close()
         self._watch_unread()
+
+    def _count(self, code: str) -> None:
+        """Count a refusal; the log tells of many together."""
+        cls = type(self)
+        cls.count(code)
+        cls.refused[code] += 1
+        now = time.monotonic()
+        if now - cls.told >= LOG_PAUSE_S:
+            counts = ", ".join(f"{code} {number}" for code, number in cls.refused.items())
+            log.warning("connections without a proper request were refused, since this was last told: %s", counts)
+            cls.told = now
+            cls.refused.clear()
+
+
+def _long_head() -> Fault:
+    return Fault(431, "long_head", f"the headers exceed {MAX_HEAD_BYTES} bytes", "send fewer headers")
+
+
+def _without_offer(name: bytes, value: bytes) -> bytes:
+    """The value of a header; of Connection, without what belongs to the offer."""
+    if name != b"connection":
+        return value
+    return b", ".join(word for word in map(bytes.strip, value.split(b",")) if word.lower() not in OFFERS)

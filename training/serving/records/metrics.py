@@ -58,7 +58,7 @@ CAPTURES = Counter("classifier_captures", "Pictures that were to be kept, by out
 
 CODES = (  # of the errors that requests and pictures are refused with, as training.serving.api.docs tells them
     *("ambiguous_request_id", "broken_multipart", "corrupt", "disconnected", "empty", "extreme_aspect", "internal"),
-    *("invalid_request", "method_not_allowed", "not_allowed", "wrong_range"),
+    *("invalid_http", "invalid_request", "long_head", "method_not_allowed", "not_allowed", "slow_head", "wrong_range"),
     *("missing_field", "no_valid_key", "not_a_file", "not_an_image", "not_found", "not_ready", "not_recorded"),
     *("overloaded", "repeated_field", "slow_upload", "timeout", "too_many_bytes", "too_many_fields"),
     *(
