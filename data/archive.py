@@ -10,13 +10,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from data.errors import DataError
 from training.common.progress import Bar
 
 PIECE = 1 << 20  # bytes
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+
+
+EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+LONGEST_HEADER = 1 << 16  # bytes; a path has 4,096
+ALL_GLOBAL_HEADERS = 1 << 20  # they hold for all later members, so tarfile keeps them
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,11 @@ def unpack(archive: Path, folder: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None
 def _members(archive: Path) -> Iterator[Member]:
     if zipfile.is_zipfile(archive):
         return _zip_members(archive)
-    if tarfile.is_tarfile(archive):
+    try:
+        tarfile.open(archive, tarinfo=_bounded(archive)).close()
+    except tarfile.TarError:
+        pass
+    else:
         return _tar_members(archive)
     raise DataError(f"{archive} is neither a zip nor a tar archive (or it is damaged)")
 
@@ -78,8 +93,26 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 yield Member(info.filename, info.file_size, lambda info=info: file.open(info))  # type: ignore[misc]
 
 
+def _bounded(archive: Path) -> type[tarfile.TarInfo]:
+    """The class of members that refuses an extended header by its size: tarfile would read it into memory whole."""
+
+    class Header(tarfile.TarInfo):
+        of_all = 0
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            made = super().frombuf(buf, encoding, errors)
+            if made.type in EXTENDED:
+                Header.of_all += made.size if made.type == tarfile.XGLTYPE else 0
+                if made.size > LONGEST_HEADER or Header.of_all > ALL_GLOBAL_HEADERS:
+                    raise _refused(archive, made.name, f"has a header of {made.size} bytes")
+            return made
+
+    return Header
+
+
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as file:
+    with tarfile.open(archive, tarinfo=_bounded(archive)) as file:
         for info in file:
             if info.isdir():
                 _safe(info.name, archive)

@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import parts
 from training.common.command import spare_loopback
 
+if TYPE_CHECKING:
+    from tests.authority import Authority
+
 spare_loopback()
 for name in ("API_KEYS", "API_KEYS_FILE", "API_KEY"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A private certificate authority, with a certificate for 127.0.0.1."""
+    from tests.authority import Authority  # cryptography: only where TLS is tested
+
+    return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

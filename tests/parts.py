@@ -217,6 +217,18 @@ PARTS = {
             python=_spark(),
         ),
         Part(
+            "mlflow-auth",
+            lambda: _here(importlib.util.find_spec("flask_wtf"), "Flask-WTF is not installed"),
+            python="Flask-WTF>=1.2,<2",
+        ),
+        Part(
+            "postgresql",
+            lambda: (
+                programs("initdb", "pg_ctl")() or _here(importlib.util.find_spec("psycopg"), "psycopg is not installed")
+            ),
+            otherwise="PostgreSQL's bin folder on PATH, and: .venv/bin/pip install psycopg[binary]",
+        ),
+        Part(
             "schemathesis",
             lambda: _here(schemathesis(), f"no {SCHEMATHESIS_FOLDER.name}, none on PATH, SCHEMATHESIS not set"),
             python=f"schemathesis=={SCHEMATHESIS_VERSION}",

@@ -7,15 +7,19 @@ python -m training.card --out training/gate/MODEL_CARD.md     # the one in the r
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.common.command import run_command
 from training.common.files import write_text
+from training.common.table import plain
 from training.model.folder import MODEL_FOLDER, ModelFolder
 from training.register import flat, open_candidate
 
+MARKUP = re.compile(r"[\\`*\[\]<>!#~&|]|(?<![^\W_])_|_(?![^\W_])")  # a _ inside a word is none
+BAR = re.compile(r"(?<!\\)\|")  # that would end a cell
 TOLD = {  # figures that have a place of their own in the document
     "pictures",
     "accuracy",
@@ -58,17 +62,17 @@ def document(card: dict[str, Any], sha256: str) -> str:
 def _head(card: dict[str, Any], sha256: str) -> str:
     lineage = card["lineage"]
     rows = [
-        ("architecture", card["architecture"]),
-        ("classes", ", ".join(card["classes"])),
-        ("precision", card.get("precision", "fp32")),
+        ("architecture", _words(card["architecture"])),
+        ("classes", _words(", ".join(card["classes"]))),
+        ("precision", _words(card.get("precision", "fp32"))),
         ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, the middle square"),
-        ("made", lineage["created"]),
-        ("code", f"`{lineage['git_commit']}`{' with changes beside it' if lineage['git_dirty'] else ''}"),
-        ("parameters", f"`{lineage['params_hash']}`, seed {lineage['seed']}"),
+        ("made", _words(lineage["created"])),
+        ("code", f"{_code(lineage['git_commit'])}{' with changes beside it' if lineage['git_dirty'] else ''}"),
+        ("parameters", f"{_code(lineage['params_hash'])}, seed {lineage['seed']}"),
         ("identity", f"SHA-256 of model.onnx: `{sha256}`"),
         ("licence", "MIT"),
     ]
-    return f"# Model card: {card['name']}\n\n{_table(('', ''), rows)}"
+    return f"# Model card: {_words(card['name'])}\n\n{_table(('', ''), rows)}"
 
 
 def _use(card: dict[str, Any]) -> str:
@@ -89,9 +93,9 @@ decisions about people, or any use in which a wrong label does harm and nobody l
 def _data(card: dict[str, Any]) -> str:
     lineage, data = card["lineage"], card["params"]["data"]
     rows = [
-        ("source", f"`data.source: {data['source']}`" if "source" in data else "not recorded"),
-        ("pictures", f"manifest `{lineage['data_hash']}`"),
-        ("test split", f"{card['metrics']['pictures']} pictures, `{lineage['test_hash']}`"),
+        ("source", _code(f"data.source: {data['source']}") if "source" in data else "not recorded"),
+        ("pictures", f"manifest {_code(lineage['data_hash'])}"),
+        ("test split", f"{card['metrics']['pictures']} pictures, {_code(lineage['test_hash'])}"),
     ]
     text = "The embedded sample has a data card, `data/sample/README.md`. Near duplicates never straddle splits."
     return f"## Data\n\n{_table(('', ''), rows)}\n{text}\n"
@@ -133,7 +137,11 @@ def _classes(figures: dict[str, Any]) -> str:
     """Every class, or of many those with the lowest recall."""
     shown = sorted(figures, key=lambda name: figures[name]["recall"])[:WORST] if len(figures) > LISTED else figures
     rows = [
-        (name, *(f"{figures[name][key]:.4f}" for key in ("precision", "recall", "f1")), str(figures[name]["pictures"]))
+        (
+            _words(name),
+            *(f"{figures[name][key]:.4f}" for key in ("precision", "recall", "f1")),
+            str(figures[name]["pictures"]),
+        )
         for name in shown
     ]
     text = _table(("class", "precision", "recall", "F1", "pictures"), rows)
@@ -143,11 +151,14 @@ def _classes(figures: dict[str, Any]) -> str:
 def _confusions(metrics: dict[str, Any]) -> str:
     """The matrix, or of many classes the pairs that are confused most."""
     if "confusion_matrix" in metrics:
-        names = list(metrics["per_class"])
+        names = [_words(name) for name in metrics["per_class"]]
         rows = zip(names, metrics["confusion_matrix"], strict=True)
         matrix = [(f"is {name}", *(str(value) for value in row)) for name, row in rows]
         return _table(("", *(f"says {name}" for name in names)), matrix)
-    pairs = [(one["is"], one["says"], str(one["pictures"]), f"{one['share']:.1%}") for one in metrics["confused"]]
+    pairs = [
+        (_words(one["is"]), _words(one["says"]), str(one["pictures"]), f"{one['share']:.1%}")
+        for one in metrics["confused"]
+    ]
     return _table(("is", "taken for", "pictures", "share of its pictures"), pairs)
 
 
@@ -155,10 +166,10 @@ def _weak(classes: Sequence[dict[str, Any]]) -> str:
     """Those on which the model is surely worse than on the average class."""
     rows = [
         (
-            row["class"],
+            _words(row["class"]),
             f"{row['recall']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
             str(row["pictures"]),
-            f"{row['mistaken_for']} ({row['mistaken']})",
+            f"{_words(row['mistaken_for'])} ({row['mistaken']})",
         )
         for row in classes
     ]
@@ -232,9 +243,19 @@ model: whoever has it can see them.
 """
 
 
+def _words(text: object) -> str:
+    """Text of others, a class's name or an architecture's, as words: no link, no picture, no HTML, no second line."""
+    return MARKUP.sub(r"\\\g<0>", plain(text))
+
+
+def _code(text: object) -> str:
+    """The same as code."""
+    return f"`{plain(text).replace('`', chr(39))}`"
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return "".join("| " + " | ".join(BAR.sub(r"\|", cell) for cell in line) + " |\n" for line in lines)
 
 
 def main() -> None:

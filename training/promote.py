@@ -20,6 +20,7 @@ from training.model import pin, tracking
 from training.model.folder import ModelFolder, ModelFolderError
 from training.model.lineage import now
 from training.model.pin import ChampionError
+from training.model.server import without_password
 from training.register import open_candidate
 from training.registry import aliases, bento_store, pull
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
@@ -67,7 +68,7 @@ def already_decided(folder: ModelFolder, settings: params.Params) -> Outcome | N
     except ChampionError:
         return None
     agreed = tracking.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
-    here = pinned.tracking_uri == tracking.without_password(uri) and bento_store.is_whole(pinned.bento_tag)
+    here = pinned.tracking_uri == without_password(uri) and bento_store.is_whole(pinned.bento_tag)
     recorded = pin.read_promotion(pinned.model_sha256) is not None
     if unfinished or not (agreed and here and recorded):
         return None

@@ -81,17 +81,16 @@ def registered(folder: ModelFolder, name: str, signing_key: str | None) -> Recor
 
     Asked without importing MLflow: this is what makes a rerun of the pipeline quick.
     """
-    tag = bento_store.tag_of(name, folder.sha256)
     try:
-        number = tracking.registered_version(name, folder.sha256, tracking_uri())
+        known = tracking.registered_version(name, folder.sha256, tracking_uri())
         unfinished = tracking.has_unfinished_move(name, tracking_uri())
     except ChampionError:
         return None
-    if number is None or unfinished or not bento_store.is_whole(tag):
+    if known is None or unfinished or not bento_store.is_whole(known.bento_tag):
         return None
-    signed = signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()
-    made = Record(tag, number, bento_store.metadata(tag)["mlflow_run_id"], folder.sha256)
-    return made if signed and bento_store.metadata(tag)["mlflow_version"] == number else None
+    signed = signing_key is None or (bento_store.path_of(known.bento_tag) / SIGNATURE_FILE).is_file()
+    recorded = bento_store.runs_of(known.bento_tag).get(known.run_id) == known.version
+    return Record(known.bento_tag, known.version, known.run_id, folder.sha256) if signed and recorded else None
 
 
 @dataclass
@@ -125,6 +124,11 @@ class Registration:
         """Find the run of this model, or start one."""
         client, name = self.registry.client, self.registry.name
         experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage != "active":
+            raise RegistryError(
+                f"the experiment {name} was deleted in MLflow: bring it back with "
+                f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+            )
         self.experiment_id = client.create_experiment(name) if experiment is None else experiment.experiment_id
         query = f"tags.{SHA256_TAG} = '{self.folder.sha256}'"
         found = client.search_runs([self.experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
@@ -215,7 +219,7 @@ class Registration:
         metrics = self.folder.card["metrics"]
         return {
             SHA256_TAG: self.folder.sha256,
-            "bento_tag": bento_store.tag_of(self.registry.name, self.folder.sha256),
+            "bento_tag": bento_store.tag_for(self.registry.name, self.folder, self.run_id),
             "git_commit": self.lineage["git_commit"],
             "git_dirty": str(self.lineage["git_dirty"]).lower(),
             "data_hash": self.lineage["data_hash"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -159,3 +160,21 @@ def test_new_versions_wait() -> None:
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
     assert {one["package-ecosystem"] for one in updates} >= {"pip", "github-actions"}
     assert all(one["cooldown"]["default-days"] >= 7 for one in updates)
+
+
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [("v1.0.0+1", "v1.0.0_1"), ("v1/rc@2", "v1_rc_2"), ("v" * 200, "v" * 128), ("", "3-92d19775-15cc431512ab")],
+)
+def test_a_tag_of_git_makes_a_tag_of_an_image(tmp_path: Path, tag: str, version: str) -> None:
+    """The step's own script, with a Docker that knows the label of the image alone."""
+    workflow = read((ROOT / ".github/workflows/release.yml").read_text())
+    [script] = [step["run"] for step in workflow["jobs"]["image"]["steps"] if step.get("id") == "build"]
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").write_text(
+        "python() { :; }; docker() { [ $1 != image ] || echo 3-92d19775-15cc431512ab; }"
+    )
+    environment = {"PATH": os.environ["PATH"], "IMAGE": "ghcr.io/Me/Cats", "PLATFORMS": "linux/amd64", "VERSION": tag}
+    environment |= {"GITHUB_SHA": "0" * 40, "GITHUB_OUTPUT": str(tmp_path / "output")}
+    subprocess.run(["bash", "-e", "-o", "pipefail", "-c", script], check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "output").read_text() == f"name=ghcr.io/me/cats\nversion={version}\n"

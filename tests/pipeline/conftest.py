@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.acting import FAIR, GOOD, promoted, restore
+from tests.pipeline.serving import mlflow_server
 from tests.tiny import tiny_project
 
 
@@ -38,6 +39,21 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A fresh copy of it, current folder and environment set."""
     shutil.copytree(template, tmp_path / "project")
     return enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def server_folder(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps its database and its artifacts."""
+    root = tmp_path_factory.mktemp("server")
+    shutil.copy(template / "mlflow.db", root / "mlflow.db")
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(server_folder: Path) -> Iterator[str]:
+    """`mlflow server` with an artifact store of its own: starting one takes ten seconds, so all tests share it."""
+    with mlflow_server(server_folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

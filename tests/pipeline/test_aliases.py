@@ -13,8 +13,9 @@ from tests.pipeline.acting import FAIR, GOOD, NAME, aliases, promoted, registere
 from training.model import pin as pin_file
 from training.model import tracking
 from training.model.tracking import JOURNAL_TAG
+from training.registry import aliases as module
 from training.registry import bento_store
-from training.registry.aliases import LOCK_EXPIRES_S, LOCK_TAG, Move, lock, pin, repair, settle
+from training.registry.aliases import LOCK_TAG, OWNER_FILE, Move, lock, pin, repair, settle
 from training.registry.mlflow_store import Registry, RegistryError
 
 
@@ -64,37 +65,54 @@ def test_the_lock_keeps_a_second_command_of_this_folder_out(project: Path) -> No
     assert not [key for key in registry.tags() if key.startswith(LOCK_TAG)]
 
 
-def mark(registry: Registry, place: str, age_s: float) -> str:
-    key = f"{LOCK_TAG}test"
-    registry.set_tag(key, json.dumps({"place": place, "since": time.time() - age_s}))
+def mark(registry: Registry, name: str = "test") -> str:
+    """The lock of another machine with the same host name and the same folder."""
+    key = f"{LOCK_TAG}{name}"
+    registry.set_tag(key, json.dumps({"place": f"{socket.gethostname()}:{Path.cwd()}", "beat": 0}))
     return key
 
 
 def test_the_lock_keeps_other_machines_out(project: Path) -> None:
+    """Also one that looks like this one: two containers of one image."""
     registered(project)
     registry = Registry(NAME)
-    key = mark(registry, "elsewhere:/project", 1)
-    with pytest.raises(RegistryError, match=r"elsewhere:/project is moving aliases"), lock(registry, wait_s=0.3):
+    key = mark(registry)
+    with pytest.raises(RegistryError, match=r"/project is moving aliases"), lock(registry, wait_s=0.3):
         pass
     assert [tag for tag in registry.tags() if tag.startswith(LOCK_TAG)] == [key]
 
 
-def test_the_lock_of_a_dead_machine_expires_and_that_of_a_dead_command_here_does_not_count(project: Path) -> None:
+def test_the_lock_of_the_dead_does_not_count(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that gives no sign of life, and of the command that was killed here."""
     registered(project)
     registry = Registry(NAME)
-    mark(registry, "elsewhere:/project", LOCK_EXPIRES_S + 1)
+    with lock(registry):
+        pass
+    mark(registry, OWNER_FILE.read_text())
     with lock(registry, wait_s=0.3):
         pass
-    mark(registry, f"{socket.gethostname()}:{Path.cwd()}", 1)
-    with lock(registry, wait_s=0.3):
+    mark(registry)
+    monkeypatch.setattr(module, "LOCK_EXPIRES_S", 0.05)
+    with lock(registry, wait_s=5):
         pass
+    assert not [tag for tag in registry.tags() if tag.startswith(LOCK_TAG)]
+
+
+def test_a_holder_gives_signs_of_life(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it holds the lock, another machine does not take it for dead."""
+    registered(project)
+    registry = Registry(NAME)
+    beats: list[int] = []
+    monkeypatch.setattr(module, "LOCK_BEAT_S", 0.01)
+    with lock(registry):
+        while len(set(beats)) < 3:
+            beats += [json.loads(value)["beat"] for key, value in registry.tags().items() if key.startswith(LOCK_TAG)]
+    assert sorted(beats) == beats
     assert not [tag for tag in registry.tags() if tag.startswith(LOCK_TAG)]
 
 
 def test_two_movers_never_hold_the_lock_together(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from two machines: each with a file lock of its own, both with the same registry."""
-    import training.registry.aliases as module
-
     registered(project)
     inside, most, turns = 0, 0, 0
     names = iter(range(100))

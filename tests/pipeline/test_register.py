@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +13,10 @@ from tests.pipeline.dying import dies
 from tests.tiny import tiny_export, tiny_model_folder, tiny_picture
 from training import params, register
 from training.model.classifier import Classifier
-from training.model.folder import ModelFolder, ModelFolderError
+from training.model.folder import ModelFolder, ModelFolderError, write_sums
 from training.register import NotReadyError, metric_name
-from training.registry import bento_store, packaging
-from training.registry.mlflow_store import Registry
+from training.registry import bento_store, packaging, retention
+from training.registry.mlflow_store import Registry, RegistryError
 
 
 def counts() -> tuple[int, int, int]:
@@ -43,6 +44,7 @@ def test_registers_run_version_and_bento_model(project: Path) -> None:
         assert version.tags[key] == lineage[key]
     assert bento_store.metadata(version.bento_tag) == {
         "mlflow_run_id": version.run_id,
+        "mlflow_runs": {version.run_id: version.number},
         "mlflow_version": version.number,
         "data_hash": lineage["data_hash"],
         "git_commit": lineage["git_commit"],
@@ -189,3 +191,48 @@ def test_any_class_name_is_a_metric_name_of_its_own() -> None:
     for key in keys:
         _validate_metric_name(key)  # type: ignore[no-untyped-call]
         assert len(key) <= 250
+
+
+def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(project: Path) -> None:
+    client = Registry(NAME).client
+    number = client.create_experiment(NAME)
+    client.delete_experiment(number)
+    with pytest.raises(RegistryError, match=f"was deleted in MLflow: .*restore --experiment-id {number}`"):
+        registered(project)
+    client.restore_experiment(number)
+    assert registered(project).number == "1"
+
+
+def test_two_projects_share_one_bento_store(
+    project: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same model, other cards: side by side. The same files, registered in two places: one model, of both."""
+    first, here = registered(project), Registry(NAME)
+    other = shutil.copytree(template, tmp_path / "other")
+    with monkeypatch.context() as there:
+        there.chdir(other)
+        there.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}/mlflow.db")
+        folder = tiny_export(other)
+        card = folder.path / "model_card.json"
+        card.write_text(card.read_text().replace('"created": "2', '"created": "3'))
+        write_sums(folder.path)
+        second = register.register(ModelFolder.open(folder.path), params.load().register_)
+        assert (second.sha256, second.number) == (first.sha256, first.number)
+        assert second.bento_tag == f"{first.bento_tag}-{second.run_id[:8]}"
+        assert register.registered(folder, NAME, None) == register.Record.of(second)
+        shutil.rmtree(folder.path)
+        shutil.copytree(project / "models/model", folder.path)
+        shutil.copy(template / "mlflow.db", other / "third.db")
+        there.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}/third.db")
+        third = register.register(ModelFolder.open(folder.path), params.load().register_)
+        assert third.bento_tag == first.bento_tag
+        assert packaging.is_complete(third, None)
+        Registry(NAME).delete_alias("challenger")
+        assert retention.delete(Registry(NAME), third)
+    assert packaging.is_complete(first, None)
+    assert packaging.is_complete(second, None)
+    assert not packaging.is_complete(third, None)
+    here.delete_alias("challenger")
+    assert retention.delete(here, first)
+    assert bento_store.find(first.bento_tag) is None
+    assert packaging.is_complete(second, None)

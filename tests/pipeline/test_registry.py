@@ -16,6 +16,7 @@ from tests.pipeline.dying import deaths_from_here, state
 from tests.tiny import tiny_picture
 from training.model import pin, tracking
 from training.model.classifier import Classifier
+from training.params import ParamsError
 from training.registry import __main__ as registry
 from training.registry import bento_store, deployments, status
 from training.registry.deployments import Deployment
@@ -55,6 +56,25 @@ def test_status_of_a_healthy_registry(two: Path, command: Command) -> None:
     assert rows["challenger"][0] == "-"
 
 
+def test_a_version_whose_tags_were_altered_reaches_nothing(two: Path, command: Command) -> None:
+    """Anyone who may write to the registry may write such a tag: it names no path, and steers no terminal."""
+    store = Registry(NAME)
+    store.tag_version("2", {"bento_tag": "x:../../project/data", "git_commit": "\x1b[2J"})
+    code, text = command("status")
+    assert code == 1
+    assert "its tags were altered" in text
+    with pytest.raises(RegistryError, match="its tags were altered"):
+        command("pull")
+    code, text = command("list")
+    assert r"\x1b[2J" in text
+    assert "\x1b" not in text
+
+
+def test_a_name_that_fits_nowhere_is_refused_before_the_registry_is_asked(command: Command) -> None:
+    with pytest.raises(ParamsError, match=r"^--name: name: .* at most 63 .*found 'aaaa"):
+        command("--name", "a" * 64, "list")
+
+
 def break_pin() -> None:
     pin.write(pin.Champion(**{**vars(pin.read()), "mlflow_version": "1"}))
 
@@ -74,7 +94,7 @@ def change_model() -> None:
 
 def change_metadata() -> None:
     description = bento_store.path_of(pin.read().bento_tag) / "model.yaml"
-    description.write_text(description.read_text().replace("mlflow_version: '2'", "mlflow_version: '7'"))
+    description.write_text(description.read_text().replace(": '2'", ": '7'"))
 
 
 @pytest.mark.parametrize(

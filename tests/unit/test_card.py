@@ -11,6 +11,7 @@ import pytest
 
 from tests.tiny import good_behaviour, tiny_model_folder
 from training import card
+from training.model.folder import write_sums
 
 ROOT = Path(__file__).parent.parent.parent
 FIGURES = json.loads((ROOT / "model_performance.json").read_text())
@@ -83,3 +84,24 @@ def test_the_card_in_the_repository_is_of_the_model_that_the_pipeline_makes() ->
     assert re.findall(r"^\| is \w+ \| (.+) \|$", text, re.MULTILINE) == [
         " | ".join(str(value) for value in row) for row in FIGURES["confusion_matrix"]
     ]
+
+
+def test_the_words_of_others_are_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model folder comes from a registry: its names become no link, no HTML, no new line."""
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | {"behaviour": good_behaviour()})
+    evil = "<b>[x](http://evil) `code`|\x1b[2J\n# Title"
+    path = folder.path / "model_card.json"
+    values = json.loads(path.read_text())
+    values |= {"name": evil, "architecture": evil, "classes": [evil, "dog"]}
+    values["lineage"]["git_commit"] = "0`<script>"
+    path.write_text(json.dumps(values))
+    write_sums(folder.path)
+    run(monkeypatch, str(folder.path))
+    text = capsys.readouterr().out
+    shown = r"\<b\>\[x\](http://evil) \`code\`\|\\x1b\[2J\\n\# Title"
+    assert text.splitlines()[0] == f"# Model card: {shown}"
+    assert f"| architecture | {shown} |" in text
+    assert "| code | `0'<script>`" in text
+    assert "\x1b" not in text

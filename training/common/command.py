@@ -9,8 +9,10 @@ from collections.abc import Callable, MutableMapping
 
 from training.common import disk
 from training.common.errors import ExpectedError
+from training.common.table import plain
 
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
+LINES = "\n\t"  # of an error of several lines
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -23,7 +25,7 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except ExpectedError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {plain(error, keep=LINES)}")
     except KeyboardInterrupt:
         print("\ninterrupted; run the command again to continue", file=sys.stderr)
         sys.exit(130)
@@ -31,7 +33,7 @@ def run_command(main: Callable[[], None]) -> None:
         if disk.is_full(error):
             sys.exit(f"error: {disk.what_is_full()}")
         if isinstance(error, OSError):
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {plain(error, keep=LINES)}")
         raise
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from training import params
 from training.common.command import run_command
-from training.common.table import columns
-from training.model.folder import CARD_FILE
+from training.common.table import columns, plain
 from training.model.lineage import now
 from training.registry import aliases, deployments, pull, retention, status, trace
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
@@ -48,7 +47,7 @@ def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     if where := status.last_of_each(deployed):
         print(f"\n{columns(where)}\n")
     for problem in report.problems:
-        print(f"DISAGREEMENT: {problem}")
+        print(f"DISAGREEMENT: {plain(problem)}")
     if report.problems:
         sys.exit(1)
     print("registry, pin and BentoML store agree")
@@ -70,18 +69,18 @@ def do_show(registry: Registry, arguments: argparse.Namespace) -> None:
     version = find(registry, arguments.version)
     folder = pull.fetch(registry, version)
     print(json.dumps({"mlflow_version": version.number, "run_id": version.run_id, "tags": version.tags}, indent=2))
-    print((folder.path / CARD_FILE).read_text(), end="")
+    print(json.dumps(folder.card, indent=2))
 
 
 def do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
     from training.gate import compare  # SciPy and scikit-learn take seconds to import
 
     a, b = find(registry, arguments.a), find(registry, arguments.b)
-    print(compare.compare(registry, a, b, arguments.sheet))
+    print(plain(compare.compare(registry, a, b, arguments.sheet), keep="\n"))
 
 
 def do_rollback(registry: Registry, arguments: argparse.Namespace) -> None:
-    print(rollback(registry, arguments.reason))
+    print(plain(rollback(registry, arguments.reason)))
 
 
 def rollback(registry: Registry, reason: str) -> str:
@@ -106,13 +105,13 @@ def do_trace(registry: Registry, arguments: argparse.Namespace) -> None:
     answer = trace.answer_in(arguments.what)
     version = find(registry, arguments.what if answer is None else trace.name_in(answer))
     trace.confirm(answer or {}, version)
-    print(trace.trace(registry, version).text())
+    print(plain(trace.trace(registry, version).text(), keep="\n"))
 
 
 def do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
     deletable = retention.deletable(registry, arguments.keep)
     for version in deletable:
-        name = f"version {version.number} ({version.bento_tag})"
+        name = plain(f"version {version.number} ({version.bento_tag})")
         if not arguments.yes:
             print(f"would delete {name}")
         elif retention.delete(registry, version):
@@ -167,6 +166,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _name(name: str) -> str:
+    """ParamsError for what params.yaml would not take as `register.name` either."""
+    return params.check(params.Register, {"name": name, "signing_key": None}, "--name").name
+
+
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):  # MLflow would give the number of the newest one away again
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of versions, at least 1")
@@ -175,7 +179,7 @@ def _count(text: str) -> int:
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
-    registry = Registry(arguments.name or params.load().register_.name)
+    registry = Registry(_name(arguments.name) if arguments.name else params.load().register_.name)
     if aliases.repair(registry):
         print("finished a move of aliases that was cut off", file=sys.stderr)
     arguments.do(registry, arguments)

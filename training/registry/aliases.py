@@ -8,15 +8,17 @@ the former champion or the new one, never none and never two.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 
 from filelock import FileLock, Timeout
 
@@ -30,8 +32,10 @@ from training.registry.mlflow_store import Registry, RegistryError, Version
 CHAMPION, PREVIOUS, CHALLENGER = tracking.ALIAS, "previous", "challenger"
 LOCK_TAG = "lock."
 LOCK_FILE = Path(".cache/registry.lock")
-LOCK_EXPIRES_S = 300  # a move takes a second; whoever holds the lock longer is dead
-LOCK_WAIT_S = 30.0
+OWNER_FILE = Path(".cache/registry.owner")  # of the lock that was taken last from this folder; beside LOCK_FILE
+LOCK_BEAT_S = 4.0
+LOCK_EXPIRES_S = 20.0  # without a beat: whoever holds the lock is dead
+LOCK_WAIT_S = 40.0
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,16 @@ def lock(registry: Registry, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     MLflow has no lock, but its tags are transactions. Each contender writes a tag of its own, then reads all of them:
     of two, the later writer is bound to see the other's, and withdraws. RegistryError after `wait_s` seconds.
     """
-    place = f"{socket.gethostname()}:{Path.cwd()}"
-    key = f"{LOCK_TAG}{uuid.uuid4().hex}"
+    owner = uuid.uuid4().hex
+    key = f"{LOCK_TAG}{owner}"
     deadline = time.monotonic() + wait_s
     with local_lock(wait_s):
+        others = _Others(key, LOCK_TAG + _left_behind())
+        OWNER_FILE.write_text(owner)
         try:
             while True:
-                registry.set_tag(key, json.dumps({"place": place, "since": time.time()}))
-                holder = _other_holder(registry, key, place)
+                registry.set_tag(key, _mark(0))
+                holder = others.alive(registry)
                 if holder is None:
                     break
                 registry.delete_tag(key)
@@ -142,21 +148,67 @@ def lock(registry: Registry, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
                         f"{holder} is moving aliases of {registry.name}: wait for it, then run this again"
                     )
                 time.sleep(random.uniform(0.1, 1.0))
-            yield
+            with _beating(registry, key):
+                yield
         finally:
             registry.delete_tag(key)
 
 
-def _other_holder(registry: Registry, own: str, place: str) -> str | None:
-    """Where another live contender runs. Marks left by the dead are removed: expired ones, and those of this very
-    folder, whose file lock we hold."""
-    found = None
-    for key, value in registry.tags().items():
-        if not key.startswith(LOCK_TAG) or key == own:
-            continue
-        mark = json.loads(value)
-        if mark["place"] == place or time.time() - mark["since"] > LOCK_EXPIRES_S:
-            registry.delete_tag(key)
-        else:
-            found = str(mark["place"])
-    return found
+def _left_behind() -> str:
+    """The owner of the last lock that was taken from this folder."""
+    return OWNER_FILE.read_text() if OWNER_FILE.is_file() else ""
+
+
+def _mark(beat: int) -> str:
+    return json.dumps({"place": f"{socket.gethostname()}:{Path.cwd()}", "beat": beat})
+
+
+@contextmanager
+def _beating(registry: Registry, key: str) -> Iterator[None]:
+    """Change our mark every few seconds, as a sign of life; a beat that fails is left out."""
+    over = Event()
+
+    def beat() -> None:
+        for number in itertools.count(1):
+            if over.wait(LOCK_BEAT_S):
+                return
+            with suppress(RegistryError):
+                registry.set_tag(key, _mark(number))
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Others:
+    """The marks of other contenders, and since when each has not changed: by our own clock, theirs may be wrong."""
+
+    def __init__(self, own: str, dead: str) -> None:
+        self.own, self.dead = own, dead
+        self.seen: dict[str, tuple[str, float]] = {}
+
+    def alive(self, registry: Registry) -> str | None:
+        """Where another live contender runs, or None. Marks of the dead are removed: those without a sign of life, and
+        the one left by the last holder from this very folder, whose file lock we hold now."""
+        found, now = None, time.monotonic()
+        for key, value in registry.tags().items():
+            if not key.startswith(LOCK_TAG) or key == self.own:
+                continue
+            former, since = self.seen.get(key, (None, now))
+            self.seen[key] = (value, since if former == value else now)
+            if key == self.dead or now - self.seen[key][1] > LOCK_EXPIRES_S:
+                registry.delete_tag(key)
+            else:
+                found = _place(value)
+        return found
+
+
+def _place(mark: str) -> str:
+    try:
+        return str(json.loads(mark)["place"])
+    except (ValueError, KeyError, TypeError):
+        return f"somebody ({mark[:80]})"

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import urllib.error
-import urllib.request
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import ExpectedError
-from training.model.pin import DEFAULT_TRACKING_URI
-from training.model.tracking import SHA256_TAG, SQLITE, TIMEOUT_S, without_password
+from training.model import server
+from training.model.pin import DEFAULT_TRACKING_URI, ChampionError
+from training.model.server import is_server, scrubbed, timeout_s, tls_error, without_password
+from training.model.tracking import SHA256_TAG, SQLITE
 from training.registry import moved
+from training.registry.bento_store import PREFIX
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +34,9 @@ VERDICT_PATH = "gate/verdict.json"  # of the gate's verdict among the artifacts 
 MANIFEST_PATH = "lineage/manifest.csv"
 LOCK_PATH = "lineage/dvc.lock"
 PARAMS_PATH = "lineage/params.yaml"
+SHA256 = re.compile("[0-9a-f]{64}")
 TAG_LENGTH = 4000  # characters, of the value of a tag
+REQUEST_S = 20  # until a server counts as gone, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise
 
 
 class RegistryError(ExpectedError):
@@ -47,10 +51,17 @@ class Version:
     run_id: str
     created_ms: int
     tags: dict[str, str]
+    name: str = ""
 
     @property
     def bento_tag(self) -> str:
-        return self.tags.get("bento_tag", "-")
+        """The tag of its model in the BentoML store; "-" unless it is made of the model's own name and hash.
+
+        Anybody who may write to the registry could otherwise let it name another model, or a path.
+        """
+        tag = self.tags.get("bento_tag", "-")
+        own = f"{re.escape(self.name)}:{re.escape(self.sha256[:PREFIX])}(-[0-9a-f]{{8}})?"
+        return tag if SHA256.fullmatch(self.sha256) and re.fullmatch(own, tag) else "-"
 
     @property
     def sha256(self) -> str:
@@ -62,6 +73,11 @@ class Version:
             raise RegistryError(
                 f"version {self.number} was not made by training.register and has no lineage: "
                 "point its alias to one that was"
+            )
+        if self.bento_tag == "-":
+            raise RegistryError(
+                f"version {self.number} names the Bento model {self.tags['bento_tag']!r}, which is not made of its "
+                f"name and of its hash {self.sha256!r}: its tags were altered, point its alias to another version"
             )
 
 
@@ -75,8 +91,8 @@ class Registry:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.uri = tracking_uri()
-        self.where = without_password(self.uri)
+        self.where = without_password(tracking_uri())
+        self.uri = _without_login(tracking_uri())
         self.client = _client(self.uri)
 
     def exists(self) -> bool:
@@ -203,15 +219,24 @@ class Registry:
 
 
 def _version(found: Any) -> Version:
-    return Version(str(found.version), str(found.run_id), int(found.creation_timestamp), dict(found.tags))
+    return Version(str(found.version), str(found.run_id), int(found.creation_timestamp), dict(found.tags), found.name)
+
+
+def _without_login(uri: str) -> str:
+    """`uri` without user and password, which go into MLflow's variables for them: MLflow repeats addresses in its
+    messages, and writes them into its database."""
+    parts = urllib.parse.urlsplit(uri)
+    if not (is_server(uri) and parts.username and parts.password):
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parts.username)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parts.password)
+    return without_password(uri)
 
 
 def _client(uri: str) -> MlflowClient:
-    if uri.startswith(("http://", "https://")):
-        _probe(uri)
     # A server that went away is told in seconds; MLflow's own defaults retry for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{REQUEST_S}")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -224,6 +249,8 @@ def _client(uri: str) -> MlflowClient:
     if uri.startswith(SQLITE) and not database.absolute().parent.is_dir():
         raise RegistryError(f"the folder of {uri} does not exist: correct MLFLOW_TRACKING_URI or make it")
     moved.tell(uri)
+    if is_server(uri):
+        _probe(uri)
     with _told(without_password(uri)):
         if uri.startswith(SQLITE) and not database.exists():
             _make(database)
@@ -248,20 +275,23 @@ def _make(database: Path) -> None:
 
 
 def _probe(uri: str) -> None:
+    """RegistryError unless an MLflow server answers at `uri`, and lets us in. It is asked by MLflow's own client, with
+    all its ways to log in."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
     where = without_password(uri)
-    try:
-        with urllib.request.urlopen(f"{where.rstrip('/')}/version", timeout=TIMEOUT_S) as answer:
-            text = answer.read(64).decode(errors="replace")
-    except urllib.error.HTTPError as error:
+    with _told(where):
+        server.login(uri)  # MLflow itself ends in a traceback over a file of credentials that it cannot read
+        creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+        answer = http_request(creds, "/version", "GET", max_retries=0, raise_on_status=False)  # type: ignore[no-untyped-call]
+    if refused := server.refusal(where, answer.status_code):
+        raise RegistryError(str(refused))
+    if answer.status_code != 200:
         raise RegistryError(
-            f"{where} is no MLflow server: it answers {error.code} to /version; check MLFLOW_TRACKING_URI"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise RegistryError(
-            f"the MLflow server {where} cannot be reached ({reason}): is it up, is MLFLOW_TRACKING_URI right?"
-        ) from None
-    if not re.match(r"\d+\.\d+", text):
+            f"{where} is no MLflow server: it answers {answer.status_code} to /version; check MLFLOW_TRACKING_URI"
+        )
+    if not re.match(r"\d+\.\d+", answer.text[:64]):
         raise RegistryError(
             f"{where} is no MLflow server: /version does not answer a version; check MLFLOW_TRACKING_URI"
         )
@@ -277,8 +307,32 @@ def _told(where: str, missing: bool = False) -> Iterator[None]:
         yield
     except MlflowException as error:
         if not (missing and error.error_code == "RESOURCE_DOES_NOT_EXIST"):
-            raise RegistryError(f"MLflow at {where}: {str(error).splitlines()[0]}") from None
+            raise RegistryError(_reason(where, error)) from None
+    except ChampionError as error:
+        raise RegistryError(str(error)) from None
     except ImportError as error:
         raise RegistryError(f"the MLflow database {where} needs a driver: pip install {error.name}") from None
     except SQLAlchemyError as error:
-        raise RegistryError(f"the MLflow database {where} cannot be used: {str(error).splitlines()[0]}") from None
+        first = scrubbed(str(error).splitlines()[0], tracking_uri())
+        raise RegistryError(f"the MLflow database {where} cannot be used: {first}") from None
+
+
+def _reason(where: str, error: Exception) -> str:
+    """What an error of MLflow's client means, in one line and without a password."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+    from urllib3.exceptions import ReadTimeoutError
+
+    if tls_error(error) is not None:
+        return str(server.of_network(where, error))
+    cause = error.__cause__ or error.__context__
+    inner = getattr(cause.args[0] if cause and cause.args else None, "reason", None)
+    if isinstance(cause, Timeout) or isinstance(inner, ReadTimeoutError):
+        return f"the MLflow server {where} does not answer in {timeout_s():g} s: MLFLOW_HTTP_REQUEST_TIMEOUT sets more"
+    first = scrubbed(str(error).splitlines()[0], tracking_uri())
+    if isinstance(cause, NoConnection):
+        inner = re.sub(r"^.*\): |[()'\"]+$", "", str(cause))
+        return f"the MLflow server {where} cannot be reached ({inner}): is it up, is MLFLOW_TRACKING_URI right?"
+    if found := re.search(r"error code (40[13])\b", first):
+        return f"{server.refusal(where, int(found[1]))}"
+    return f"MLflow at {where}: {first}"

@@ -83,11 +83,12 @@ def signature(classes: Sequence[str]) -> ModelSignature:
     return ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answers), options)
 
 
-def bento_metadata(version: Version) -> dict[str, str]:
-    """What the BentoML store records beside the files."""
+def bento_metadata(version: Version) -> dict[str, Any]:
+    """What the BentoML store records beside the files; the same files may be those of runs in other registries too."""
     return {
         "mlflow_run_id": version.run_id,
         "mlflow_version": version.number,
+        bento_store.RUNS: {version.run_id: version.number},
         **{key: version.tags[key] for key in ("data_hash", "git_commit", SHA256_TAG, "params_hash")},
     }
 
@@ -101,9 +102,17 @@ def bento_labels(card: Mapping[str, Any], version: Version) -> dict[str, str]:
     }
 
 
+def is_recorded(version: Version) -> bool:
+    """Whether what the BentoML store records with the model of `version` names this version, among others maybe."""
+    tag, expected = version.bento_tag, bento_metadata(version)
+    found = bento_store.metadata(tag)
+    same = all(found.get(key) == expected[key] for key in ("data_hash", "git_commit", SHA256_TAG, "params_hash"))
+    return same and bento_store.runs_of(tag).get(version.run_id) == version.number
+
+
 def is_complete(version: Version, signing_key: Path | None) -> bool:
     """Whether the BentoML store holds the model of `version` as it should be."""
     tag = version.bento_tag
-    if not bento_store.is_whole(tag) or bento_store.metadata(tag) != bento_metadata(version):
+    if not bento_store.is_whole(tag) or not is_recorded(version):
         return False
     return signing_key is None or (bento_store.path_of(tag) / SIGNATURE_FILE).is_file()

@@ -22,6 +22,11 @@ def fetch(registry: Registry, version: Version) -> ModelFolder:
     if not is_complete(version, None):
         with tempfile.TemporaryDirectory(prefix="pull-") as workspace:
             folder = verified(registry.download_folder(version, Path(workspace)), version)
+            if bento_store.is_of_another(version.bento_tag, folder.path, version.run_id):
+                raise RegistryError(
+                    f"the BentoML store has {version.bento_tag} from another project, with another card: name a store "
+                    f"of its own in BENTOML_HOME, or `bentoml models delete {version.bento_tag}` if nobody needs that"
+                )
             bento_store.put(version.bento_tag, folder.path, bento_labels(folder.card, version), bento_metadata(version))
     return verified(bento_store.path_of(version.bento_tag), version)
 

@@ -32,6 +32,7 @@ def delete(registry: Registry, version: Version) -> bool:
     with aliases.lock(registry):
         if version.number in registry.aliases().values():
             return False
-        bento_store.delete(version.bento_tag)
+        if version.bento_tag != "-":
+            bento_store.release(version.bento_tag, version.run_id)
         registry.delete_version(version)
         return True

@@ -16,7 +16,7 @@ from training.registry import bento_store, deployments
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, pin_of
 from training.registry.deployments import Deployment
 from training.registry.mlflow_store import Registry, RegistryError, Version
-from training.registry.packaging import bento_metadata
+from training.registry.packaging import is_recorded
 
 SERVICE_TIMEOUT_S = 5.0
 
@@ -62,6 +62,8 @@ def last_of_each(deployed: Sequence[Deployment]) -> list[tuple[str, ...]]:
 
 
 def _held(tag: str) -> str:
+    if tag == "-":
+        return "-"
     try:
         return "no" if bento_store.find(tag) is None else "yes"
     except ModelFolderError:
@@ -86,6 +88,10 @@ def _pin(registry: Registry, version: Version) -> list[str]:
 def _store(version: Version) -> list[str]:
     tag, mend = version.bento_tag, "`python -m training.registry pull` mends it"
     try:
+        version.check_origin()
+    except RegistryError as error:
+        return [str(error)]
+    try:
         folder = bento_store.find(tag)
     except ModelFolderError as error:
         return [f"{error}: {mend}"]
@@ -94,7 +100,7 @@ def _store(version: Version) -> list[str]:
     problems = []
     if folder.sha256 != version.sha256:
         problems.append(f"{tag} in the BentoML store is another model than version {version.number}: {mend}")
-    if bento_store.metadata(tag) != bento_metadata(version):
+    if not is_recorded(version):
         problems.append(f"{tag} in the BentoML store names another run or version than MLflow: {mend}")
     return problems
 

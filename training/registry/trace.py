@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ class Trace:
 
     def commands(self) -> list[str]:
         """Shell commands, for a clone of the project, that restore code and pictures and make the metrics again."""
+        tags = self.version.tags
+        commit, data, run = map(shlex.quote, (tags["git_commit"], tags["data_hash"], self.version.run_id))
         return [
-            f"git checkout {self.version.tags['git_commit']}",
-            f"mlflow artifacts download --run-id {self.version.run_id} --artifact-path lineage --dst-path {RESTORED}",
+            f"git checkout {commit}",
+            f"mlflow artifacts download --run-id {run} --artifact-path lineage --dst-path {RESTORED}",
             f"cp {RESTORED}/{LOCK_PATH} dvc.lock",
             f"cp {RESTORED}/{PARAMS_PATH} params.yaml",
             "dvc pull prepare  # from the remote; without one, make them again: dvc repro prepare",
-            f"echo '{self.version.tags['data_hash']}  data/manifest.csv' | sha256sum --check",
+            f"echo {data}'  data/manifest.csv' | sha256sum --check",
             "dvc repro --force evaluate  # trains; writes model_performance.json",
         ]
 

@@ -33,6 +33,14 @@ def test_an_error_that_can_be_mended_is_one_line() -> None:
         run_command(fails)
 
 
+def test_an_error_steers_no_terminal() -> None:
+    def fails() -> None:
+        raise ExpectedError("the tag \x1b[2J is odd:\nmend it")
+
+    with pytest.raises(SystemExit, match=r"^error: the tag \\x1b\[2J is odd:\nmend it$"):
+        run_command(fails)
+
+
 def test_an_error_of_the_system_is_one_line_with_the_file() -> None:
     with pytest.raises(SystemExit, match=r"^error: .*No such file or directory: '/nowhere/at/all'$"):
         run_command(lambda: print(Path("/nowhere/at/all").read_text()))

@@ -112,3 +112,36 @@ def test_names_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match="neither a zip nor a tar"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("first", [True, False])
+def test_refuses_a_header_that_fills_the_memory(tmp_path: Path, kind: bytes, first: bool) -> None:
+    """By the size it gives for itself: nothing of it is read."""
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, 3 << 30
+    archive = tmp_path / "a.tar"
+    before = b"" if first else tarfile.TarInfo("cat/1.jpg").tobuf()
+    archive.write_bytes(before + header.tobuf(tarfile.GNU_FORMAT) + bytes(10 * 512))
+    with pytest.raises(DataError, match=r"is refused: its member .* has a header of 3221225472 bytes"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_refuses_headers_for_all_members_that_add_up(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        for number in range(40):
+            header = tarfile.TarInfo.create_pax_global_header({f"key{number}": "x" * 60_000})
+            file.fileobj.write(header)
+        file.addfile(tarfile.TarInfo("cat/1.jpg"))
+    with pytest.raises(DataError, match="has a header of"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_takes_long_names_in_both_kinds_of_header(tmp_path: Path) -> None:
+    for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
+        archive, name = tmp_path / f"{number}.tar", "cat/" + "ä" * 120
+        with tarfile.open(archive, "w", format=form) as file:
+            file.addfile(tarfile.TarInfo(name))
+        unpack(archive, tmp_path / f"out{number}")
+        assert read_files(tmp_path / f"out{number}") == {name: b""}

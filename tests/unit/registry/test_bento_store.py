@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from training.model.folder import ModelFolderError
 from training.registry import bento_store
 from training.registry.bento_store import StoreError
 
@@ -38,3 +39,13 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(StoreError, match=f"^this user has no home folder, so {MEND}$"):
         bento_store.check()
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["x:../../../etc", "../x:0123456789abcdef", "x/y:0123456789abcdef", "-", "x:latest", "x:0123456789abcdef\n", "x:"],
+)
+def test_a_tag_reaches_no_other_folder(tag: str) -> None:
+    with pytest.raises(ModelFolderError, match="is no tag of a Bento model of ours"):
+        bento_store.path_of(tag)
+    assert not bento_store.is_whole(tag)
