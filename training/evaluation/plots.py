@@ -64,14 +64,12 @@ def reliability(before: Floats, after: Floats, labels: Labels, path: Path) -> No
 
 def roc(probs: Floats, labels: Labels, classes: tuple[str, ...], path: Path) -> None:
     """One class against the rest; of many classes the worst."""
-    curves = []
-    for index, name in enumerate(classes):
-        false_positive, true_positive, _ = roc_curve(labels == index, probs[:, index])
-        curves.append((auc(false_positive, true_positive), name, false_positive, true_positive))
-    shown = curves if len(curves) <= CURVES else sorted(curves, key=lambda curve: curve[:2])[:CURVES]
+    areas = [auc(*roc_curve(labels == index, probs[:, index])[:2]) for index in range(len(classes))]
+    order = range(len(classes)) if len(classes) <= CURVES else np.argsort(areas, kind="stable")[:CURVES].tolist()
     figure, axes = plt.subplots(figsize=(5, 5))
-    for area, name, false_positive, true_positive in shown:
-        axes.plot(false_positive, true_positive, label=f"{lettering.shown(name)} (area {area:.4f})")
+    for index in order:
+        false_positive, true_positive, _ = roc_curve(labels == index, probs[:, index])
+        axes.plot(false_positive, true_positive, label=f"{lettering.shown(classes[index])} (area {areas[index]:.4f})")
     worst = f", the worst {CURVES} of {len(classes)} classes" if len(classes) > CURVES else ""
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC on the test split{worst}")
     axes.legend()
