@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.manifest import Manifest
 from training import params
@@ -24,7 +26,15 @@ from training.model.server import without_password
 from training.register import open_candidate
 from training.registry import aliases, bento_store, pull
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
-from training.registry.mlflow_store import TAG_LENGTH, VERDICT_PATH, Registry, RegistryError, Version, tracking_uri
+from training.registry.mlflow_store import (
+    MANIFEST_PATH,
+    TAG_LENGTH,
+    VERDICT_PATH,
+    Registry,
+    RegistryError,
+    Version,
+    tracking_uri,
+)
 from training.registry.promotion import BECAUSE, PROMOTED, ROLLED_BACK
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
@@ -128,13 +138,22 @@ def judge(
         if force is None:
             raise
         rival, unreadable = None, str(error)
-    checks = Gate(folder, rival, manifest, limits).judge()
+    seen = frozenset[str]() if former is None else _seen(registry, former, manifest)
+    checks = Gate(folder, rival, manifest, limits, seen).judge()
     if unreadable:
         checks.append(Check("champion readable", False, unreadable, "a champion to compare with"))
     if candidate.tags.get(ROLLED_BACK):
         checks.append(Check("not rolled back", False, candidate.tags[ROLLED_BACK], "--force, once the cause is mended"))
     suggestions = advice(checks, folder.card, manifest)
     return pronounce(candidate, former, manifest.test_sha256, limits, checks, suggestions, force)
+
+
+def _seen(registry: Registry, champion: Version, manifest: Manifest) -> frozenset[str]:
+    """Hashes of the test pictures that the champion has learnt from, by the manifest that its run keeps."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = registry.download_artifact(champion, MANIFEST_PATH, Path(scratch))
+        former = None if path is None else Manifest.read(path)
+    return frozenset(picture.sha256 for picture in manifest.test_seen_by(former)) if former else frozenset()
 
 
 def _decide(registry: Registry, candidate: Version, former: Version | None, verdict: Verdict) -> None:

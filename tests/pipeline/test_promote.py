@@ -49,6 +49,17 @@ def test_a_better_candidate_is_promoted(project: Path) -> None:
     assert pin_file.read().mlflow_version == "2"
 
 
+def test_test_pictures_that_the_champion_learnt_from_are_left_out_of_the_comparison(project: Path) -> None:
+    promoted(project, **FAIR)
+    manifest = project / "data/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",train,", ",test,", 20))  # as when prepare.test is raised
+    verdict = promoted(project, **GOOD).verdict
+    assert verdict is not None
+    figures = {check["name"]: check["figure"] for check in verdict.checks}
+    assert figures["test pictures"] == "100; 20 more do not count: the champion has learnt from them"
+    assert figures["better than guessing"].endswith("120 pictures")
+
+
 def test_a_worse_candidate_is_kept_out_and_the_verdict_is_written(project: Path) -> None:
     promoted(project, **GOOD)
     pin = pin_file.PIN_FILE.read_bytes()

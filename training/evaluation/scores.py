@@ -51,6 +51,11 @@ class Scores:
         taken = np.where(columns >= 0, self.probabilities[np.arange(len(columns)), columns], 0.0)
         return np.asarray(-np.log(np.clip(taken, NO_CHANCE, 1.0)), dtype=np.float64)
 
+    def where(self, mask: NDArray[np.bool_]) -> Scores:
+        """Those of the pictures that `mask` [N] marks."""
+        labels = tuple(label for label, wanted in zip(self.labels, mask, strict=True) if wanted)
+        return Scores(self.classes, self.probabilities[mask], labels)
+
     @property
     def accuracy(self) -> float:
         return float(self.right.mean())

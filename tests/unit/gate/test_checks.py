@@ -116,6 +116,24 @@ def test_of_too_few_test_pictures_no_champion_is_replaced(judge: Judge, model: A
     assert failed(judge(model(), min_test_pictures=count + 1)) == set()
 
 
+def test_pictures_that_the_champion_learnt_from_do_not_count(manifest: Manifest, model: Any) -> None:
+    """It is right on all that it has seen; the candidate is right on all others too."""
+    candidate, champion = model(skill=0.97, seed=5), model("champion", skill=0.3, seed=1)
+    pictures = manifest.split("test")
+    theirs = Gate(candidate, champion, manifest, LIMITS).theirs
+    right = frozenset(picture.sha256 for picture, good in zip(pictures, theirs.right, strict=True) if good)
+    checks = {check.name: check for check in Gate(candidate, champion, manifest, LIMITS, right).judge()}
+    assert checks["never worse"].figure.endswith("champion 0.0000")
+    left = len(pictures) - len(right)
+    assert checks["test pictures"].figure == (
+        f"{left}; {len(right)} more do not count: the champion has learnt from them"
+    )
+    everything = frozenset(picture.sha256 for picture in pictures)
+    names = {check.name: check.passed for check in Gate(candidate, champion, manifest, LIMITS, everything).judge()}
+    assert not names["test pictures"]
+    assert "never worse" not in names
+
+
 @pytest.mark.parametrize(
     ("limits", "name"),
     [
@@ -173,7 +191,7 @@ def test_a_class_fails_only_when_its_whole_interval_lies_below_the_floor(judge: 
 def test_only_changes_that_are_harmless_here_must_leave_answers_alone(judge: Judge, model: Any) -> None:
     candidate = model()
     behaviour = candidate.card["metrics"]["behaviour"]
-    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.1}}
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.1, "interval": [0.0, 0.2]}}
     assert failed(judge(candidate)) == {"invariance"}
     behaviour["harmless"] = ["cropped"]
     assert failed(judge(candidate)) == set()
@@ -207,7 +225,7 @@ def test_missing_evidence_fails(judge: Judge, model: Any, key: str, names: set[s
 def test_behaviour_has_floors(judge: Judge, model: Any) -> None:
     candidate = model()
     behaviour = candidate.card["metrics"]["behaviour"]
-    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.5}}
+    behaviour["invariance"]["mirrored"] = {"same_answer": {"value": 0.5, "interval": [0.4, 0.59]}}
     behaviour["direction"]["noisy"] = {"change": {"value": 0.1}}
     behaviour["minimum"] = {"pictures": 10, "right": 5, "wrong": ["a", "b"]}
     checks = judge(candidate)
