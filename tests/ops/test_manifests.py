@@ -144,6 +144,11 @@ def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path
         assert {"name": "logs", "persistentVolumeClaim": {"claimName": "classifier-logs"}} in pod["volumes"]
         assert made.of_kind("PersistentVolumeClaim")[0]["spec"]["storageClassName"] == "nfs"
         assert len(made.of_kind("Deployment")) == 2
+        assert (len(made.of_kind("ScaledObject")), made.of_kind("HorizontalPodAutoscaler")) == (1, [])
+        rules = made.of_kind("HTTPRoute")[0]["spec"]["rules"]
+        routed = {match["path"]["value"] for rule in rules for match in rule["matches"]}
+        paths = made.of_kind("Ingress")[0]["spec"]["rules"][0]["http"]["paths"]
+        assert routed == {one["path"].rstrip("/") or "/" for one in paths}
 
 
 def test_the_bases_of_overlays_hold_what_the_plain_apply_takes() -> None:
