@@ -122,7 +122,7 @@ def everything_on(overlay: Path) -> None:
 def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path) -> None:
     """The example as it is, and with all that it offers; the objects fit their schemas and one another."""
     shutil.copytree(manifests.FOLDER, tmp_path / "k8s", ignore=shutil.ignore_patterns("__pycache__"))
-    overlay = shutil.copytree(ROOT / "overlays/example", tmp_path / "overlays/mine")
+    overlay = tmp_path / "k8s/overlays/example"
     if whole:
         everything_on(overlay)
     made = Installation.read(manifests.FOLDER, overlay)
@@ -152,7 +152,7 @@ def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path
 
 
 def test_the_bases_of_overlays_hold_what_the_plain_apply_takes() -> None:
-    for folder in (manifests.FOLDER, manifests.FOLDER / "monitoring", manifests.FOLDER / "canary"):
+    for folder in (manifests.FOLDER / "monitoring", manifests.FOLDER / "canary"):
         base = yaml.safe_load((folder / "Kustomization").read_text())
         assert base["resources"] == sorted(path.name for path in folder.glob("*.yaml"))
 
