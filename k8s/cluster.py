@@ -206,6 +206,7 @@ class Cluster:
             )
         if self.overlay is None:
             manifests.pin(self.folder, image.reference, manifests.config_hash(self.folder))
+            manifests.write_base(self.folder)
             print("k8s/deployment.yaml names this image now, so that `kubectl apply -f k8s/` repeats it: commit it")
         else:
             print(f"name this image in {self.overlay} too, so that `kubectl apply -k` repeats it: {image.reference}")

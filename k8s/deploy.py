@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--type", required=True, choices=TARGETS, help="where to")
     parser.add_argument("--image", metavar="REF", help="what to roll out: a tag (its digest is looked up) or a digest")
     parser.add_argument(
-        "--overlay", type=Path, metavar="FOLDER", help="k8s: a Kustomize folder over k8s/, see overlays/"
+        "--overlay", type=Path, metavar="FOLDER", help="k8s: a Kustomize folder over k8s/, see k8s/overlays/"
     )
     parser.add_argument(
         "--no-tests", action="store_true", help="leave the smoke tests out; readiness is still waited for"

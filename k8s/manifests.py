@@ -3,6 +3,7 @@
 - k8s/deployment.yaml and k8s/monitoring/drift.yaml name the released image by its digest (IMAGE), the canary its own
   (CANARY), Deployments a hash of configmap.yaml. They are edited in place, comments stay; commit them.
 - k8s/monitoring/prometheusrule.yaml and dashboards.yaml hold monitoring/alerts.yml and the Grafana dashboards.
+- k8s/overlays/base/ holds k8s/*.yaml: Kustomize takes no base that contains the overlay.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NAMESPACE = "cats-vs-dogs"
 NAME = "classifier"  # of Deployment, Service, ConfigMap and container
 CONFIG_HASH = "cats-vs-dogs/config"  # annotation of the pods
 DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+BASE = Path("overlays/base/k8s.yaml")
 UNRELEASED = "@sha256:" + "0" * 64
 
 Object = dict[str, Any]
@@ -80,6 +82,17 @@ def pin(folder: Path, image: str | None, config: str | None = None) -> None:
         write_text(path, text)
 
 
+def write_base(folder: Path) -> None:
+    """Renew the copy from which overlays start."""
+    write_text(folder / BASE, base(folder))
+
+
+def base(folder: Path = FOLDER) -> str:
+    """The files that `kubectl apply -f` takes, as one."""
+    texts = [path.read_text() for path in sorted(folder.glob("*.yaml"))]
+    return "# Made by `make manifests` out of k8s/*.yaml: edit those.\n" + "---\n".join(texts)
+
+
 def prometheus_rule(alerts: Path = MONITORING / "alerts.yml") -> Object:
     """The alerts as the Prometheus operator takes them."""
     return _labelled("monitoring.coreos.com/v1", "PrometheusRule", NAME) | {"spec": yaml.safe_load(alerts.read_text())}
@@ -100,6 +113,7 @@ def generated() -> dict[Path, str]:
     note = "# Made by `make manifests` out of {}: edit that.\n"
     return {
         FOLDER / "monitoring/prometheusrule.yaml": note.format("monitoring/alerts.yml") + _dump([prometheus_rule()]),
+        FOLDER / BASE: base(),
         FOLDER / "monitoring/dashboards.yaml": note.format("monitoring/grafana/dashboards/") + _dump(dashboards()),
     }
 

@@ -80,9 +80,10 @@ class Installation:
 
     def minimum(self) -> int:
         """Pods that are to be ready: the autoscaler's least number, or the Deployment's own."""
-        for one in self.of_kind("HorizontalPodAutoscaler"):
-            if one["spec"]["scaleTargetRef"]["name"] == self.name:
-                return int(one["spec"].get("minReplicas", 1))
+        for kind, least in (("HorizontalPodAutoscaler", "minReplicas"), ("ScaledObject", "minReplicaCount")):
+            for one in self.of_kind(kind):
+                if one["spec"]["scaleTargetRef"]["name"] == self.name:
+                    return int(one["spec"].get(least, 1))
         return int(self.deployment["spec"].get("replicas", 1))
 
     def running(self, image: str, notes: dict[str, str]) -> Installation:

@@ -11,7 +11,7 @@ from k8s.target import DeployError
 
 TRIAL = "--dry-run=server"
 FORCE = "--force-conflicts"
-CONFLICT = re.compile(r'conflicts? with "([^"]+)"(?: with subresource "[^"]+")? using [\w./]+(?: at [^:]+)?:')
+CONFLICT = re.compile(r'conflicts? with "([^"]+)"(?: with subresource "[^"]+")?(?: using [\w./]+)?(?: at [^:]+)?:')
 BY_HAND = {MANAGER, "kubectl", "before-first-apply"}
 
 
@@ -52,6 +52,7 @@ def conflicts(said: str) -> dict[str, list[str]]:
 def parsed(text: str) -> Iterator[tuple[str, list[str]]]:
     """(owner, fields) of each conflict in what kubectl says."""
     marks = [*CONFLICT.finditer(text)]
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        said = text[mark.end() : following.start() if following else len(text)].partition("Please review")[0]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    for mark, end in zip(marks, ends, strict=False):  # without a mark, one end is left
+        said = text[mark.end() : end].partition("Please review")[0]
         yield mark[1], re.findall(r"\.[a-z]\w*\S*", said.replace(";", " "))

@@ -18,7 +18,11 @@ VERSIONS = tuple(f"1.{minor}" for minor in range(30, 38))
 NAME, UID = manifests.NAME, 1034
 GROUPS = ("apps/v1", "autoscaling/v2", "batch/v1", "networking.k8s.io/v1", "policy/v1", "scheduling.k8s.io/v1")
 API_VERSIONS = {"v1", *GROUPS}
-OPERATOR = {"monitoring.coreos.com/v1"}  # its own kinds, of which Kubernetes has no schema
+OPERATOR = {  # their own kinds, of which Kubernetes has no schema
+    "gateway.networking.k8s.io/v1",
+    "keda.sh/v1alpha1",
+    "monitoring.coreos.com/v1",
+}
 INTERNAL = {"/metrics", "/livez", "/readyz"}
 SPARE_S = 5  # of the grace period, beyond drain and timeout
 UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}

@@ -122,7 +122,7 @@ def everything_on(overlay: Path) -> None:
 def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path) -> None:
     """The example as it is, and with all that it offers; the objects fit their schemas and one another."""
     shutil.copytree(manifests.FOLDER, tmp_path / "k8s", ignore=shutil.ignore_patterns("__pycache__"))
-    overlay = shutil.copytree(ROOT / "overlays/example", tmp_path / "overlays/mine")
+    overlay = tmp_path / "k8s/overlays/example"
     if whole:
         everything_on(overlay)
     made = Installation.read(manifests.FOLDER, overlay)
@@ -144,10 +144,15 @@ def test_an_overlay_makes_an_installation_of_its_own(whole: bool, tmp_path: Path
         assert {"name": "logs", "persistentVolumeClaim": {"claimName": "classifier-logs"}} in pod["volumes"]
         assert made.of_kind("PersistentVolumeClaim")[0]["spec"]["storageClassName"] == "nfs"
         assert len(made.of_kind("Deployment")) == 2
+        assert (len(made.of_kind("ScaledObject")), made.of_kind("HorizontalPodAutoscaler")) == (1, [])
+        rules = made.of_kind("HTTPRoute")[0]["spec"]["rules"]
+        routed = {match["path"]["value"] for rule in rules for match in rule["matches"]}
+        paths = made.of_kind("Ingress")[0]["spec"]["rules"][0]["http"]["paths"]
+        assert routed == {one["path"].rstrip("/") or "/" for one in paths}
 
 
 def test_the_bases_of_overlays_hold_what_the_plain_apply_takes() -> None:
-    for folder in (manifests.FOLDER, manifests.FOLDER / "monitoring", manifests.FOLDER / "canary"):
+    for folder in (manifests.FOLDER / "monitoring", manifests.FOLDER / "canary"):
         base = yaml.safe_load((folder / "Kustomization").read_text())
         assert base["resources"] == sorted(path.name for path in folder.glob("*.yaml"))
 

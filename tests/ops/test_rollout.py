@@ -112,7 +112,7 @@ CONFLICTS = """`kubectl apply` failed: error: Apply failed with 1 conflict: conf
 .spec.template.spec.containers[name="classifier"].image; Please review the fields above--they currently have other \
 managers.; error: Apply failed with 3 conflicts: conflicts with "helm" using apps/v1:; - .spec.minReadySeconds; \
 - .metadata.labels.track; conflict with "kube-controller-manager" with subresource "scale" \
-using apps/v1: .spec.replicas; Please review the fields above"""
+using apps/v1: .spec.replicas; Please review the fields above; error: Apply failed with 1 conflict: conflict with "kubectl": .spec.paused; Please review"""
 
 
 def test_conflicts_are_known_by_owner_and_field() -> None:
@@ -120,7 +120,9 @@ def test_conflicts_are_known_by_owner_and_field() -> None:
         "kubectl-set": ['.spec.template.spec.containers[name="classifier"].image'],
         "helm": [".spec.minReadySeconds", ".metadata.labels.track"],
         "kube-controller-manager": [".spec.replicas"],
+        "kubectl": [".spec.paused"],
     }
+    assert rehearsal.conflicts("error: strict decoding error: unknown field") == {}
     assert [rehearsal.by_hand(one) for one in ("kubectl-set", "kubectl-client-side-apply", "helm")] == [
         True,
         True,

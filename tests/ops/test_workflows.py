@@ -148,7 +148,7 @@ def test_every_python_is_tested() -> None:
 
 def test_what_starts_each_workflow() -> None:
     on = {path.stem: read(path.read_text())["on"] for path in WORKFLOWS}
-    assert set(on) == {"ci", "release", "retrain", "scan"}
+    assert set(on) == {"ci", "cluster", "release", "retrain", "scan"}
     assert set(on["ci"]) == {"pull_request", "push"}
     assert on["release"]["push"] == {"branches": ["main"], "tags": ["v*"]}
     assert set(on["retrain"]) == {"workflow_dispatch", "schedule", "repository_dispatch"}
