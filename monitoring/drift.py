@@ -118,13 +118,25 @@ def predictions(
 
 
 def standing(path: Path, model: Served) -> dict[str, Any]:
-    """The verdict on `model` in the drift.json at `path`: its `alarm` and `tests`; empty when there is none."""
+    """The verdict on `model` in the drift.json at `path`: its `alarm`, since when, and `tests`; empty when there is
+    none."""
     try:
         found = json.loads(path.read_text())
         same = (found["version"], found["model_sha256"]) == (model.version, model.folder.sha256[:16])
-        return {"alarm": found["alarm"], "tests": found["tests"]} if same else {}
+        since = found.get("alarm_since") or found["time"]
+        return {"alarm": found["alarm"], "tests": found["tests"], "alarm_since": since} if same else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file stops no check
         return {}
+
+
+def recorded(finding: Finding, former: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of drift.json: a finding that cannot tell leaves the `former` verdict, and an alarm that goes on began
+    when it began."""
+    values = finding.as_dict()
+    if former and not finding.tests:
+        values |= {"alarm": former["alarm"], "tests": former["tests"]}
+    began = former["alarm_since"] if former.get("alarm") else values["time"]
+    return values | {"alarm_since": began if values["alarm"] else None}
 
 
 def unrecorded(model: Served, chosen: Drift, dry_run: bool) -> str | None:
@@ -145,8 +157,8 @@ def do_check(arguments: argparse.Namespace) -> int:
     records = predictions(folders, model, datetime.now(UTC) - arguments.window, others)
     finding, sample = check(model, records, others, arguments.window, chosen)
     reason = unrecorded(model, chosen, arguments.dry_run)
-    former = {} if finding.tests or reason else standing(folders[0] / DRIFT_FILE, model)
-    text = json.dumps(finding.as_dict() | former, indent=2) + "\n"
+    former = {} if reason else standing(folders[0] / DRIFT_FILE, model)
+    text = json.dumps(recorded(finding, former), indent=2) + "\n"
     written = [] if reason else [folder / DRIFT_FILE for folder in folders]
     for path in [*written, arguments.json] if arguments.json else written:
         write_text(path, text)
@@ -155,7 +167,7 @@ def do_check(arguments: argparse.Namespace) -> int:
 
         write_text(arguments.report, drift_page(finding, reference_of(model), sample))
     print(finding.text())
-    if former.get("alarm"):
+    if former.get("alarm") and not finding.tests:
         print("the alarm of an earlier check stands until a check can tell: a longer --window holds more pictures")
     if reason:
         print(f"not recorded in {DRIFT_FILE}: {reason}")

@@ -63,6 +63,7 @@ class Chain:
             "version": "3",
             "enough_pictures": True,
             "alarm": alarm,
+            "alarm_since": datetime.now(UTC).isoformat() if alarm else None,
             "tests": [{"property": "brightness", "statistic": 0.8, "p_value": 0.0, "threshold": 0.001, "alarm": alarm}],
         }
         path = self.server.project / "logs/drift.json"

@@ -114,6 +114,18 @@ def test_an_alert_has_a_case_that_fires_and_one_that_is_silent(name: str) -> Non
     assert {bool(case["exp_alerts"]) for case in cases} == {True, False}
 
 
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_has_a_case_across_a_restart(name: str) -> None:
+    found = [
+        test
+        for path in MONITORING.glob("*_test.yml")
+        for test in yaml.safe_load(path.read_text())["tests"]
+        if any("stale" in str(series["values"]) for series in test["input_series"])
+        and any(case["alertname"] == name and case["exp_alerts"] for case in test["alert_rule_test"])
+    ]
+    assert found
+
+
 @pytest.mark.needs("alertmanager")
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_reaches_its_receivers(name: str) -> None:
@@ -213,7 +225,7 @@ def _send_each_kind(server: Server, client: httpx.Client) -> None:
         "time": datetime.now(UTC).isoformat(),
         "version": "3",
         "enough_pictures": True,
-        "alarm": False,
+        "alarm": True,
         "tests": [{"property": "brightness", "statistic": 0.1, "p_value": 0.7, "threshold": 0.001, "alarm": False}],
     }
     (server.project / "logs/drift.json").write_bytes(orjson.dumps(drift))

@@ -166,6 +166,25 @@ def test_of_many_pictures_a_bounded_draw_without_repetition(monkeypatch: pytest.
     assert [int(line["picture_sha256"], 16) for line in drawn.records] == list(range(100))
 
 
+def test_an_alarm_that_goes_on_began_when_it_began(model: ModelFolder, tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", records(model, 40, dark=0.3))
+    assert run(model, folder) == 3
+    first = found(folder)
+    assert first["alarm_since"] == first["time"]
+    before = first | {"time": "2026-01-01T00:00:00+00:00", "alarm_since": "2026-01-01T00:00:00+00:00"}
+    (folder / "drift.json").write_text(json.dumps(before))
+    assert run(model, folder) == 3
+    assert found(folder)["alarm_since"] == "2026-01-01T00:00:00+00:00"
+    del before["alarm_since"]  # as a former version wrote it
+    (folder / "drift.json").write_text(json.dumps(before))
+    log(folder, records(model, 5))
+    assert run(model, folder) == 4  # it cannot tell: the alarm stands
+    assert (found(folder)["alarm"], found(folder)["alarm_since"]) == (True, "2026-01-01T00:00:00+00:00")
+    log(folder, records(model, 40))
+    assert run(model, folder) == 0
+    assert found(folder)["alarm_since"] is None
+
+
 def test_it_needs_only_what_the_service_needs(model: ModelFolder, tmp_path: Path) -> None:
     folder = log(tmp_path / "logs", records(model, 40))
     missing = ("torch", "mlflow", "matplotlib", "scipy", "sklearn", "pandas", "tqdm", "requests", "data")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 
 from monitoring import dashboards
 from monitoring import relay as relay_module
-from monitoring.relay import Relay, RelayError, payload
+from monitoring.relay import MAX_BYTES, Relay, RelayError
 from tests.receiver import Receiver
 
 ALERT = {
@@ -71,8 +72,47 @@ def test_a_firing_alert_starts_the_workflow(relay: Relay, github: Receiver) -> N
 
 def test_an_alert_that_is_over_starts_nothing(relay: Relay, github: Receiver) -> None:
     assert post(relay, [OVER]) == 204
+    assert post(relay, []) == 204
     assert github.posts == []
-    assert payload({"alerts": []}) is None
+
+
+def of_drift(drift: str, **changes: Any) -> dict[str, Any]:
+    return ALERT | {"annotations": {"summary": "The pictures changed", "drift": drift}} | changes
+
+
+def test_one_drift_starts_one_retraining_however_often_it_is_told(relay: Relay, github: Receiver) -> None:
+    assert post(relay, [of_drift("3 since 1")]) == 202
+    assert post(relay, [of_drift("3 since 1")]) == 204
+    assert post(relay, [of_drift("3 since 1", startsAt="2026-01-03T00:00:00Z")]) == 204  # it fired anew
+    assert post(relay, [of_drift("3 since 1"), of_drift("3 since 2")]) == 202
+    assert len(github.posts) == 2
+
+
+def test_a_drift_that_github_did_not_take_is_not_forgotten(relay: Relay, github: Receiver) -> None:
+    github.status = 500
+    assert post(relay, [of_drift("3 since 1")]) == 502
+    github.status = 204
+    assert post(relay, [of_drift("3 since 1")]) == 202
+
+
+def test_a_restart_knows_what_was_started(
+    environment: dict[str, str], tmp_path: Path, github: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "REMEMBERED", 3)
+    state = tmp_path / "started.json"
+    again = environment | {"RELAY_STATE_FILE": str(state)}
+    for number in range(5):
+        assert post(Relay.from_environment(again), [of_drift(str(number))]) == 202
+    assert post(Relay.from_environment(again), [of_drift(str(number))]) == 204
+    assert Relay.from_environment(again).started == ["2", "3", "4"]
+    state.write_text("{damaged")
+    assert post(Relay.from_environment(again), [of_drift(str(number))]) == 202
+    assert json.loads(state.read_text()) == [str(number)]
+
+
+def test_a_state_that_cannot_be_written_stops_no_retraining(environment: dict[str, str], github: Receiver) -> None:
+    relay = Relay.from_environment(environment | {"RELAY_STATE_FILE": "/proc/none/state.json"})
+    assert [post(relay, [of_drift("1")]) for _ in range(2)] == [202, 204]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer ö".encode()}])
@@ -81,9 +121,26 @@ def test_a_wrong_token_starts_nothing(relay: Relay, github: Receiver, headers: d
     assert github.posts == []
 
 
-@pytest.mark.parametrize("body", [b"", b"no", b"[]", b"{}", b'{"alerts": [{}]}', b'{"alerts": [{"status": "firing"}]}'])
+def odd(**changes: Any) -> bytes:
+    return json.dumps({"alerts": [ALERT | changes]}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"no", b"[]", b"{}", b"\xff", b'{"alerts": [{}]}', b'{"alerts": [{"status": "firing"}]}'),
+        *(b"[" * 100_000, b'{"alerts":' * 50_000, b'{"alerts": {}}', b'{"alerts": [7]}', b'{"alerts": null}'),
+        *(odd(labels=["version"]), odd(labels={"version": 3}), odd(labels={}), odd(annotations="summary")),
+        *(odd(startsAt=None), odd(status="odd"), odd(annotations={"summary": "x" * 5000}), odd(annotations={})),
+    ],
+)
 def test_what_is_no_notification_is_refused(relay: Relay, github: Receiver, body: bytes) -> None:
     assert post(relay, json=None, content=body) == 400
+    assert github.posts == []
+
+
+def test_what_is_too_large_is_refused(relay: Relay, github: Receiver) -> None:
+    assert post(relay, json=None, content=b" " * (MAX_BYTES + 1)) == 413
     assert github.posts == []
 
 

@@ -25,7 +25,8 @@ THEN = NOW - timedelta(days=1)
 
 
 def record(number: int, time: datetime = NOW, model: str = "a" * 16) -> dict[str, Any]:
-    return {"time": time.isoformat(timespec="milliseconds"), "request_id": str(number), "model_sha256": model}
+    made = {"time": time.isoformat(timespec="milliseconds"), "request_id": str(number), "model_sha256": model}
+    return made | {"version": "3", "predicted": "cat", "picture_sha256": "b"}
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_line_is_skipped_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "requests-1.jsonl").write_text('{"time":"2026-11-24T12:00:00+00:00","model_sha256":"a"}\n{"time":"2026')
+    (tmp_path / "requests-1.jsonl").write_text(json.dumps(record(0)) + '\n{"time":"2026')
     assert len(list(reader.read(tmp_path, THEN))) == 1
     assert "1 torn lines" in caplog.text
 
@@ -91,7 +92,7 @@ def test_the_files_are_bounded_in_size_and_number_also_over_runs(writing: Reques
         os.utime(path, (former, former))
     for number in range(100):
         writing.add(record(number))
-        if number % 10 == 9:
+        if number % 5 == 4:
             writing.flush()
     writing.close()
     name = request_file(logs).name
@@ -99,7 +100,7 @@ def test_the_files_are_bounded_in_size_and_number_also_over_runs(writing: Reques
     assert all(path.stat().st_size <= 2000 for path in logs.iterdir())
     found = sorted(int(each["request_id"]) for each in reader.read(logs, THEN))
     assert found == list(range(100 - len(found), 100))
-    assert len(found) > 30
+    assert len(found) >= 30
 
 
 def test_the_file_another_living_worker_writes_is_never_deleted(writing: RequestLog, tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
     version = str(found["version"])
     scores = [([version, test["property"]], float(test["statistic"])) for test in found["tests"]]
     alarm = [([version], float(found["alarm"]))]
+    since = found.get("alarm_since") or found["time"]
+    began = [([version], datetime.fromisoformat(since).timestamp())] if found["alarm"] else []
     enough = [([version], float(found["enough_pictures"]))]
     checked = [([version], datetime.fromisoformat(found["time"]).timestamp())]
     return [
@@ -122,6 +124,9 @@ def _drift(found: dict[str, Any]) -> list[GaugeMetricFamily]:
             "drift_score", "Test statistic of the last drift check that could tell", ["version", "property"], scores
         ),
         _family("drift_alarm", "Whether the last drift check that could tell found drift", ["version"], alarm),
+        _family(
+            "drift_alarm_since_timestamp_seconds", "When the alarm that stands was first found", ["version"], began
+        ),
         _family("drift_enough_pictures", "Whether the last drift check could tell", ["version"], enough),
         _family("drift_checked_timestamp_seconds", "When drift was checked last", ["version"], checked),
     ]
