@@ -188,6 +188,7 @@ class PictureClassifier:
         self.threads = Threads(settings.threads(SETTINGS, counters.workers), "work")
         self.engine = Engine(self.folder, self.threads)
         self.answerer = Answerer(self.folder, PIN)
+        self.gate = startup.gate(PIN)
         self.document = docs.document(SETTINGS, self.folder.classes, "1", bool(API_KEYS))
         version = startup.version(PIN, self.folder)
         self.watch = Watch(self.folder, self.answerer.model["name"], version, SETTINGS, CAPTURE)
@@ -259,4 +260,5 @@ class PictureClassifier:
 
     def health(self) -> dict[str, Any]:
         source = "champion" if PIN else "MODEL_PATH"
-        return {"status": "draining" if DRAIN.began else "ok", "source": source, "model": self.answerer.model}
+        status = "draining" if DRAIN.began else "ok"
+        return {"status": status, "source": source, "gate": self.gate, "model": self.answerer.model}

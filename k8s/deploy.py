@@ -49,8 +49,10 @@ from k8s.target import (
     lineage_at,
 )
 from training.common.command import run_command
-from training.common.table import columns
-from training.model.pin import ChampionError
+from training.common.table import columns, plain
+from training.model import judged
+from training.model import pin as pin_file
+from training.model.pin import ChampionError, NoChampionError
 from training.registry import deployments
 from training.registry.deployments import DEPLOYED, DEPLOYMENTS_FILE, Deployment
 
@@ -185,7 +187,20 @@ def act(target: Target, arguments: argparse.Namespace) -> None:
 
 
 def due(target: Target, arguments: argparse.Namespace) -> Image:
-    return target.previous() if arguments.rollback else target.resolve(arguments.image)
+    if arguments.rollback:
+        return target.previous()
+    image = target.resolve(arguments.image)
+    demand_verdict(image)
+    return image
+
+
+def demand_verdict(image: Image) -> None:
+    """ChampionError when the image is of the champion that is pinned here, and the gate did not let that through or
+    the registry calls another one champion. Any other image asks for its own model's verdict as it starts."""
+    with contextlib.suppress(NoChampionError):
+        pin = pin_file.read(ROOT / pin_file.PIN_FILE)
+        if image.labels.get(MODEL_LABEL) == pin.bento_tag:
+            print(f"version {pin.mlflow_version}: {plain(judged.confirm(pin, ROOT))}", flush=True)
 
 
 if __name__ == "__main__":

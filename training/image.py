@@ -21,7 +21,8 @@ from training.common import source
 from training.common.command import run_command
 from training.common.errors import ExpectedError
 from training.common.source import LineageError
-from training.model import lineage
+from training.common.table import plain
+from training.model import judged, lineage
 from training.model import pin as pin_file
 from training.model.folder import CARD_FILE
 from training.model.pin import Champion
@@ -130,10 +131,12 @@ def main() -> None:
     parser.add_argument("--opt", action="append", default=[], help="option of the builder: label=KEY=VALUE, no-cache")
     arguments = parser.parse_args()
     pin = pin_file.read()
+    judgement = judged.confirm(pin)
     bento = build(pin)
     tags = arguments.tag or [bento]
     containerize(bento, tags, arguments.opt)
     print(f"image {tags[0]}: version {pin.mlflow_version} of {pin.name}, {size(tags[0]) / 1e6:.0f} MB unpacked")
+    print(f"the model {plain(judgement)}" if not judgement.forced else f"the model was {plain(judgement)}")
     print(f"run it: docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:3000:3000 {tags[0]}")
 
 

@@ -1,8 +1,10 @@
 """The gate before the alias: judge models/model against the champion, and move `champion` only if it passes.
 
 A verdict is always written: the table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
-run. Exit code 0: it is the champion (now or already). Exit code 1: it was kept out, the reasons are on stdout. With
---in-pipeline, as dvc.yaml calls it, keeping a champion is a good end as well.
+run. Every reader demands it (training.model.judged): `champion` that was moved by hand to an unjudged version is not
+served. `--version N` judges that version, and gives the alias back if it fails. Exit code 0: it is the champion (now
+or already). Exit code 1: it was kept out, the reasons are on stdout. With --in-pipeline, as dvc.yaml calls it, keeping
+a champion is a good end as well.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from training import params
 from training.common import experiment
 from training.common.command import run_command
 from training.gate.verdict import VERDICT_FILE, Name, Verdict, former_verdict, pronounce
-from training.model import pin, tracking
+from training.model import judged, pin, tracking
 from training.model.folder import ModelFolder, ModelFolderError
+from training.model.judged import TEST_HASH_TAG
 from training.model.lineage import now
 from training.model.pin import ChampionError
 from training.model.server import without_password
 from training.register import open_candidate
-from training.registry import aliases, bento_store, pull
+from training.registry import aliases, bento_store, promotion, pull
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.registry.mlflow_store import (
+    ADMITTED_PATH,
     MANIFEST_PATH,
     TAG_LENGTH,
     VERDICT_PATH,
@@ -35,7 +39,7 @@ from training.registry.mlflow_store import (
     Version,
     tracking_uri,
 )
-from training.registry.promotion import BECAUSE, PROMOTED, ROLLED_BACK
+from training.registry.promotion import BECAUSE, FORCED_TAG, PROMOTED, ROLLED_BACK
 
 ROUNDS = 3  # a champion that changes while we judge is judged against again, this often
 
@@ -79,8 +83,11 @@ def already_decided(folder: ModelFolder, settings: params.Params) -> Outcome | N
         return None
     agreed = tracking.RegistryChampion(pinned.mlflow_version, pinned.model_sha256) == named and pinned.name == name
     here = pinned.tracking_uri == without_password(uri) and bento_store.is_whole(pinned.bento_tag)
-    recorded = pin.read_promotion(pinned.model_sha256) is not None
-    if unfinished or not (agreed and here and recorded):
+    if unfinished or not (agreed and here):
+        return None
+    try:
+        judged.demand_of_pin(pinned)
+    except ChampionError:
         return None
     pinned_name = Name(pinned.mlflow_version, pinned.bento_tag, pinned.model_sha256)
     if pinned.model_sha256 == folder.sha256:
@@ -100,15 +107,23 @@ def promote(folder: ModelFolder, settings: params.Params, force: str | None = No
         candidate = registry.by_sha256(folder.sha256)
         if candidate is None:
             raise RegistryError("this model is not registered: run `python -m training.register` first")
-        former = registry.by_alias(CHAMPION)
-        if former is not None and former.number == candidate.number:
+        named = registry.by_alias(CHAMPION)
+        former = promotion.rightful(registry, named)
+        holder, best = (None if one is None else one.number for one in (named, former))
+        if holder == best == candidate.number:
             pull.fetch(registry, candidate)
             aliases.pin(registry)
-            return Outcome(Name.of(candidate), Name.of(former), None)
+            return Outcome(Name.of(candidate), Name.of(candidate), None)
+        if named is not None and holder not in (best, candidate.number) and force is None:
+            promotion.judgement(registry, named)  # somebody moved the alias: it says so, and what has it judged
+        if best == candidate.number:
+            former = None
         verdict = judge(registry, folder, candidate, former, settings.promote, force)
+        if settings.register_.signing_key:
+            verdict = verdict.signed(Path(settings.register_.signing_key))
         with aliases.lock(registry):
             aliases.settle(registry)
-            if registry.aliases().get(CHAMPION) == (former.number if former else None):
+            if registry.aliases().get(CHAMPION) == holder:
                 _decide(registry, candidate, former, verdict)
                 return Outcome(verdict.candidate, verdict.champion, verdict)
     raise RegistryError(f"the champion of {registry.name} changed {ROUNDS} times while this was judged: run it again")
@@ -162,6 +177,8 @@ def _decide(registry: Registry, candidate: Version, former: Version | None, verd
         registry.set_alias(CHALLENGER, candidate.number)
     _record(registry, candidate, verdict)
     if verdict.gate == "fail":
+        if registry.aliases().get(CHAMPION) == candidate.number:
+            _give_back(registry, candidate, former)
         return
     tags = {PROMOTED: now(), BECAUSE: (verdict.forced or "passed the gate")[:TAG_LENGTH]}
     if candidate.tags.get(ROLLED_BACK):
@@ -170,17 +187,36 @@ def _decide(registry: Registry, candidate: Version, former: Version | None, verd
     aliases.carry_out(registry, Move(candidate.number, previous, None, {candidate.number: tags}))
 
 
+def _give_back(registry: Registry, candidate: Version, former: Version | None) -> None:
+    """Take the alias, which somebody moved by hand, from a candidate that failed. The caller holds the lock."""
+    if former is None:
+        registry.delete_alias(CHAMPION)
+        return
+    previous = registry.aliases().get(PREVIOUS)
+    aliases.carry_out(registry, Move(former.number, None if previous == former.number else previous, candidate.number))
+
+
 def _record(registry: Registry, candidate: Version, verdict: Verdict) -> None:
     """Artifact, tags, and the file last: while it is there, all of it was recorded."""
-    registry.client.log_dict(candidate.run_id, verdict.as_dict(), VERDICT_PATH)
+    paths = [VERDICT_PATH] if verdict.gate == "fail" else [ADMITTED_PATH, VERDICT_PATH]
+    for path in paths:
+        registry.client.log_dict(candidate.run_id, verdict.as_dict(), path)
     tags = {
         "gate": verdict.gate,
         "gate_reasons": "; ".join(verdict.reasons)[:TAG_LENGTH],
         "gate_verdict": f"runs:/{candidate.run_id}/{VERDICT_PATH}",
         "gate_champion": verdict.champion.version if verdict.champion else "",
+        TEST_HASH_TAG: verdict.test_hash,
+        FORCED_TAG: (verdict.forced or "")[:TAG_LENGTH] if verdict.gate == "forced" else "",
     }
     registry.tag_version(candidate.number, tags)
     verdict.write()
+
+
+def registered_folder(settings: params.Params, number: str) -> ModelFolder:
+    """The model folder of a version, brought here if need be; RegistryError when there is no such version."""
+    registry = Registry(settings.register_.name)
+    return pull.fetch(registry, registry.version(number))
 
 
 def main() -> None:
@@ -188,17 +224,18 @@ def main() -> None:
     parser.add_argument("--in-pipeline", action="store_true", help="exit 0 also when the champion is kept")
     parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
     parser.add_argument("--reason", metavar="TEXT", help="why the gate is overruled; recorded with the version")
+    parser.add_argument("--version", metavar="N", help="judge this registered version (default: models/model)")
     params.add_arguments(parser, params.Promote)
     arguments = parser.parse_args()
     if arguments.force != bool(arguments.reason):
         parser.error("--force and --reason TEXT belong together")
     settings = params.load()
     settings = settings.model_copy(update={"promote": params.override(settings.promote, arguments)})
-    folder = open_candidate()
+    folder = open_candidate() if arguments.version is None else registered_folder(settings, arguments.version)
     if message := experiment.passed_over("promoted"):
         print(message)
         return
-    known = None if arguments.force else already_decided(folder, settings)
+    known = None if arguments.force or arguments.version else already_decided(folder, settings)
     outcome = known or promote(folder, settings, arguments.reason)
     if outcome.verdict is not None:
         print(f"{outcome.verdict.table()}\n\nverdict in {VERDICT_FILE}")

@@ -32,7 +32,7 @@ from playwright.sync_api import (
 )
 
 from tests import parts
-from tests.service.server import ROOT, Server, copy_project, make_champion
+from tests.service.server import ROOT, Server, copy_project, make_champion, promotion_of
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.evaluation import metrics
 from training.model import pin as pin_file
@@ -71,10 +71,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = copy_project(tmp_path_factory.mktemp("browsed"))
     pin = make_champion(project, project / "home", classes=CLASSES, sharpness=SHARPNESS, metrics=figures(project))
     check = {"name": "accuracy", "passed": True, "figure": "0.9", "limit": "at least <0.6>"}
-    judged = {"gate": "pass", "champion": None, "created": "2026-01-02T00:00:00+00:00", "checks": [check]}
     names = {"version": "3", "model_sha256": pin.model_sha256, "promoted": "2026-01-02", "promoted_because": "a reason"}
     former = names | {"version": "2", "accuracy": "0.8", "rolled_back": "2026-01-02 it confused horses"}
-    record = {"champion": names | {"rolled_back": None}, "verdict": judged, "former": [former]}
+    record = promotion_of(pin, checks=[check]) | {"champion": names | {"rolled_back": None}, "former": [former]}
     (project / pin_file.PROMOTION_FILE).write_text(json.dumps(record))
     return project
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.acting import FAIR, GOOD, NAME, promoted, registered
+from tests.pipeline.acting import NAME
 from tests.pipeline.test_promote import run
 from training.model import pin
 from training.model.pin import PROMOTION_FILE, read_promotion
@@ -34,18 +34,6 @@ def test_after_a_rollback_it_tells_why(two: Path) -> None:
     assert record["champion"]["promoted_because"] == "rollback: it confused horses"
     assert record["verdict"]["candidate"]["version"] == "1"
     assert [one["rolled_back"].endswith("it confused horses") for one in record["former"]] == [True]
-
-
-def test_a_version_that_the_gate_never_saw_has_no_verdict(project: Path) -> None:
-    promoted(project, **FAIR)
-    version = registered(project, **GOOD)
-    Registry(NAME).set_alias("champion", version.number)
-    registry.main(["pull"])
-    record = read_promotion(version.sha256)
-    assert record is not None
-    assert record["verdict"] is None
-    assert record["champion"]["promoted"] is None
-    assert [one["version"] for one in record["former"]] == ["1"]
 
 
 def test_a_lost_record_is_written_again_by_the_next_promote(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,16 @@ def test_served_answers_follow_the_alias_and_return_bit_for_bit(served: Path) ->
     assert answers(served) == first
 
 
+def test_an_alias_that_was_moved_by_hand_is_neither_served_nor_built(served: Path) -> None:
+    promoted(served, **FAIR)
+    version = registered(served, **GOOD)
+    Registry("cats-vs-dogs").set_alias("champion", version.number)
+    words = "`python -m training.promote --version 2` judges it"
+    assert words in refusal(served, MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
+    with pytest.raises(AssertionError, match=words):
+        make_bento(served)
+
+
 def test_a_bento_keeps_its_model_whatever_becomes_champion(served: Path) -> None:
     """Also with the registry in reach: a deployed Bento must start again after the next promotion."""
     promoted(served, **FAIR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import httpx
 import psutil
 
 from tests.tiny import tiny_model_folder
-from training.model.pin import PIN_FILE, Champion, write
+from training.model.pin import PIN_FILE, PROMOTION_FILE, Champion, write
 
 ROOT = Path(__file__).parent.parent.parent
 READY_S = 30.0
@@ -45,13 +46,33 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"} | extra
 
 
+def promotion_of(pin: Champion, **verdict: Any) -> dict[str, Any]:
+    """What models/promotion.json says of a pinned model that passed the gate; `verdict` overrides keys of that."""
+    check = {"name": "accuracy", "passed": True, "figure": "0.9", "limit": "at least 0.6"}
+    passed = {
+        "gate": "pass",
+        "candidate": {"version": pin.mlflow_version, "model_sha256": pin.model_sha256},
+        "champion": None,
+        "test_hash": "c" * 64,
+        "checks": [check],
+        "forced": None,
+        "created": "2026-01-02T00:00:00+00:00",
+    }
+    names = {"version": pin.mlflow_version, "model_sha256": pin.model_sha256, "promoted": "2026-01-02"}
+    return {"champion": names, "verdict": passed | verdict, "former": []}
+
+
 def make_champion(project: Path, home: Path, version: str = "3", **how: Any) -> Champion:
-    """A tiny model in the BentoML store under `home`, and the pin that names it; `how` it is made, see tiny.py."""
+    """A tiny model in the BentoML store under `home`, the pin that names it, and the gate's verdict on it.
+
+    `how` it is made: see tiny.py.
+    """
     folder = tiny_model_folder(project / "models/model", **how)
     pin = Champion("cats-vs-dogs", f"cats-vs-dogs:{folder.sha256[:16]}", version, "a" * 32, folder.sha256)
     command = [sys.executable, "-c", IMPORT_MODEL, pin.bento_tag, str(folder.path)]
     subprocess.run(command, check=True, env=environment(home))
     write(pin, project / PIN_FILE)
+    (project / PROMOTION_FILE).write_text(json.dumps(promotion_of(pin)))
     return pin
 
 

@@ -166,6 +166,7 @@ def test_health_and_model_tell_what_is_served(client: httpx.Client, project: Pat
     card = json.loads((project / "models/model/model_card.json").read_text())
     assert health["status"] == "ok"
     assert health["source"] == "champion"
+    assert health["gate"] == {"verdict": "pass", "forced": None, "judged": "2026-01-02T00:00:00+00:00"}
     told = client.get("/model").json()
     assert told.items() >= card.items()
     assert told["model"] == health["model"]

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.server import Server, children, copy_project, environment
+from tests.service.server import Server, children, copy_project, environment, promotion_of
 from tests.service.test_watch import scrape
 from tests.tiny import tiny_model_folder
 from training.model.folder import write_sums
+from training.model.pin import PIN_FILE, PROMOTION_FILE, read
 from training.serving.records.metrics import CODES
 
 
@@ -81,6 +82,12 @@ def test_a_registry_that_names_another_champion(own: Path) -> None:
     assert "is version 4" in refusal(own)
 
 
+def test_a_champion_that_the_gate_did_not_let_through(own: Path) -> None:
+    failed = promotion_of(read(own / PIN_FILE), gate="fail", checks=[{"name": "never worse", "passed": False}])
+    (own / PROMOTION_FILE).write_text(json.dumps(failed))
+    assert "it failed the gate (never worse): `python -m training.promote --version 3` judges it" in refusal(own)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -134,6 +141,7 @@ def test_model_path_serves_a_folder_and_says_so(tmp_path: Path) -> None:
     finally:
         assert server.stop() == 0
     assert health["source"] == "MODEL_PATH"
+    assert health["gate"] is None
     assert health["model"]["version"] is None
     assert answer.headers["X-Model-Version"] == f"sha256:{folder.sha256[:16]}"
     assert answer.json()["label"] == "cow"
@@ -153,7 +161,6 @@ def test_the_supervisor_and_the_worker_load_neither_torch_nor_mlflow(server: Ser
 def test_a_bento_is_built_with_the_pinned_model_and_without_training_code(own: Path) -> None:
     shutil.copy(Path(__file__).parent.parent.parent / "requirements-serve.lock", own)
     (own / "README.md").write_text("# A copy\n")
-    (own / "models/promotion.json").write_text("{}")
     built = make_bento(own)
     files = {path.relative_to(built / "src").as_posix() for path in (built / "src").rglob("*.py")}
     assert {"service.py", "training/model/classifier.py", "training/serving/engine.py"} <= files

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.files import write_text
+from training.model import judged, signing
+from training.model.judged import FAIL, FORCED, PASS
 from training.model.lineage import now
 from training.params import Promote
 
@@ -38,7 +40,8 @@ class Name:
 class Verdict:
     """The gate's checks on a candidate, and what they depend on: the models, the test split, the limits.
 
-    `advice`: what would probably help with the checks that failed (training.gate.advice).
+    `advice`: what would probably help with the checks that failed (training.gate.advice). `signature`: by
+    register.signing_key, of all the rest; every reader checks it where MODEL_PUBLIC_KEY is set (training.model.judged).
     """
 
     candidate: Name
@@ -49,6 +52,7 @@ class Verdict:
     advice: list[str]
     forced: str | None
     created: str
+    signature: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -57,7 +61,7 @@ class Verdict:
     @property
     def gate(self) -> str:
         """pass, fail, or forced when it failed and was overruled."""
-        return "pass" if self.passed else "forced" if self.forced else "fail"
+        return PASS if self.passed else FORCED if self.forced else FAIL
 
     @property
     def reasons(self) -> list[str]:
@@ -66,6 +70,10 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         return {"schema": 1, "passed": self.passed, "gate": self.gate, "reasons": self.reasons, **asdict(self)}
+
+    def signed(self, key: Path) -> Verdict:
+        """The same with a signature by the private key at `key`; SigningError when it cannot be read."""
+        return replace(self, signature=signing.sign_bytes(judged.signed_part(self.as_dict()), key))
 
     def table(self) -> str:
         """The checks as text, one a line."""
@@ -119,4 +127,4 @@ def former_verdict(
         return None
     subject = (verdict.candidate.model_sha256, champion.model_sha256 if champion else None, verdict.test_hash)
     same = subject == (candidate_sha256, champion_sha256, test_hash) and verdict.limits == limits.model_dump()
-    return verdict if same and verdict.gate == "fail" else None
+    return verdict if same and verdict.gate == FAIL else None

@@ -66,7 +66,8 @@ def check_against_registry(pin: Champion, root: Path = Path()) -> None:
     if named != RegistryChampion(pin.mlflow_version, pin.model_sha256):
         raise ChampionError(
             f"{PIN_FILE} pins version {pin.mlflow_version} ({pin.bento_tag}), but the champion of {pin.name} in "
-            f"{without_password(uri)} is version {named.version}: {mend}"
+            f"{without_password(uri)} is version {named.version}: {mend} if the gate let that version through; if not, "
+            f"`python -m training.promote --version {named.version}` judges it"
         )
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from training import params
 from training.common.command import run_command
 from training.common.table import columns, plain
+from training.model.judged import FORCED, NotJudgedError
 from training.model.lineage import now
-from training.registry import aliases, deployments, pull, retention, status, trace
+from training.registry import aliases, deployments, promotion, pull, retention, status, trace
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.registry.mlflow_store import TAG_LENGTH, Registry, RegistryError, Version
-from training.registry.promotion import BECAUSE, PROMOTED, ROLLED_BACK
+from training.registry.promotion import BECAUSE, FORCED_TAG, PROMOTED, ROLLED_BACK
 
 SHEET_FILE = Path("models/compare.png")
 
@@ -48,6 +49,8 @@ def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
         print(f"\n{columns(where)}\n")
     for problem in report.problems:
         print(f"DISAGREEMENT: {plain(problem)}")
+    for note in report.notes:
+        print(plain(note))
     if report.problems:
         sys.exit(1)
     print("registry, pin and BentoML store agree")
@@ -59,6 +62,7 @@ def do_list(registry: Registry, _: argparse.Namespace) -> None:
     for version in registry.versions():
         tags = version.tags
         gate = "rolled back" if tags.get(ROLLED_BACK) else tags.get("gate", "not judged")
+        gate += f": {tags[FORCED_TAG]}" if gate == FORCED and tags.get(FORCED_TAG) else ""
         short = (tags.get("git_commit", "")[:10], tags.get("data_hash", "")[:10])
         alias = ", ".join(sorted(alias for alias, number in named.items() if number == version.number))
         rows.append((version.number, alias, gate, tags.get("accuracy", ""), version.bento_tag, *short))
@@ -68,8 +72,17 @@ def do_list(registry: Registry, _: argparse.Namespace) -> None:
 def do_show(registry: Registry, arguments: argparse.Namespace) -> None:
     version = find(registry, arguments.version)
     folder = pull.fetch(registry, version)
-    print(json.dumps({"mlflow_version": version.number, "run_id": version.run_id, "tags": version.tags}, indent=2))
+    names = {"mlflow_version": version.number, "run_id": version.run_id, "gate": _gate(registry, version)}
+    print(json.dumps(names | {"tags": version.tags}, indent=2))
     print(json.dumps(folder.card, indent=2))
+
+
+def _gate(registry: Registry, version: Version) -> str:
+    """What the gate said of `version`, in words."""
+    try:
+        return str(promotion.judgement(registry, version))
+    except NotJudgedError as error:
+        return str(error)
 
 
 def do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
@@ -92,6 +105,7 @@ def rollback(registry: Registry, reason: str) -> str:
         if CHAMPION not in named or named.get(PREVIOUS) in (None, named[CHAMPION]):
             raise RegistryError(f"{registry.name} has no former champion to go back to")
         bad, good = registry.version(named[CHAMPION]), registry.version(named[PREVIOUS])
+        promotion.judgement(registry, good)
         pull.fetch(registry, good)
         tags = {
             bad.number: {ROLLED_BACK: f"{now()} {reason}"[:TAG_LENGTH]},

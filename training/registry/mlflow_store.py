@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 MODEL_PATH = "model"  # of the MLflow model among the artifacts of its run
 FOLDER_IN_MODEL = "artifacts/model"  # of the model folder inside the MLflow model
-VERDICT_PATH = "gate/verdict.json"  # of the gate's verdict among the artifacts of the run
+VERDICT_PATH = "gate/verdict.json"  # of the gate's last verdict among the artifacts of the run
+ADMITTED_PATH = "gate/admitted.json"  # of the last verdict that let it through: a champion that loses later stays one
 MANIFEST_PATH = "lineage/manifest.csv"
 LOCK_PATH = "lineage/dvc.lock"
 PARAMS_PATH = "lineage/params.yaml"
@@ -183,15 +184,20 @@ class Registry:
             return self.client.get_run(run_id), sorted(files)
 
     def verdict(self, version: Version) -> dict[str, Any] | None:
-        """The gate's verdict among the artifacts of the version's run; None when there is none."""
+        """The gate's verdict among the artifacts of the version's run: the last that let it through, or else the last;
+        None when there is none. It is unverified: see training.model.judged."""
         from mlflow.artifacts import load_dict
         from mlflow.exceptions import MlflowException
 
-        try:
-            found: dict[str, Any] = load_dict(f"runs:/{version.run_id}/{VERDICT_PATH}")
-        except (OSError, MlflowException):
-            return None
-        return found
+        for path in (ADMITTED_PATH, VERDICT_PATH):
+            try:
+                found: dict[str, Any] = load_dict(f"runs:/{version.run_id}/{path}")
+            except (OSError, MlflowException):
+                continue
+            except ValueError:  # it is no JSON
+                return {}
+            return found
+        return None
 
     def download_artifact(self, version: Version, name: str, target: Path) -> Path | None:
         """An artifact of the run of `version`, such as MANIFEST_PATH, under `target`; None if there is none."""

@@ -11,10 +11,45 @@ from pathlib import Path
 from typing import Any
 
 from training.common.files import write_text
+from training.model import judged
+from training.model.judged import TEST_HASH_TAG, Judgement, NotJudgedError, Subject
 from training.model.pin import PROMOTION_FILE
-from training.registry.mlflow_store import Registry, Version
+from training.registry.mlflow_store import Registry, RegistryError, Version
 
 PROMOTED, BECAUSE, ROLLED_BACK = "promoted", "promoted_because", "rolled_back"  # tags of a version
+FORCED_TAG = "gate_forced"  # why the gate was overruled
+
+
+def judgement(registry: Registry, version: Version) -> Judgement:
+    """What the gate said of `version`, by its own record in the registry; NotJudgedError unless it let it through,
+    RegistryError when the version was made by hand."""
+    version.check_origin()
+    return judged.demand(registry.verdict(version), subject(version))
+
+
+def subject(version: Version) -> Subject:
+    """What a verdict on `version` must be about. One from before TEST_HASH_TAG was given is by the test pictures of
+    its evaluation."""
+    test_hash = version.tags.get(TEST_HASH_TAG) or version.tags.get("test_hash")
+    return Subject(version.name, version.number, version.sha256, test_hash)
+
+
+def rightful(registry: Registry, named: Version | None) -> Version | None:
+    """`named`, who carries the alias `champion`, if the gate let it through. If somebody moved the alias to one that it
+    did not let through, the last that became champion by the gate, or None."""
+    if named is None or _let_through(registry, named):
+        return named
+    former = [one for one in registry.versions() if one.tags.get(PROMOTED) and not one.tags.get(ROLLED_BACK)]
+    former.sort(key=lambda version: version.tags[PROMOTED], reverse=True)
+    return next((one for one in former if one.number != named.number and _let_through(registry, one)), None)
+
+
+def _let_through(registry: Registry, version: Version) -> bool:
+    try:
+        judgement(registry, version)
+    except (NotJudgedError, RegistryError):
+        return False
+    return True
 
 
 def record(registry: Registry, champion: Version) -> dict[str, Any]:
@@ -32,7 +67,7 @@ def record(registry: Registry, champion: Version) -> dict[str, Any]:
 
 def _describe(version: Version) -> dict[str, Any]:
     names = {"version": version.number, "bento_tag": version.bento_tag, "model_sha256": version.sha256}
-    keys = (PROMOTED, BECAUSE, ROLLED_BACK, "accuracy", "architecture", "data_hash", "git_commit")
+    keys = (PROMOTED, BECAUSE, ROLLED_BACK, "accuracy", "architecture", "data_hash", "git_commit", TEST_HASH_TAG)
     return names | {key: version.tags.get(key) or None for key in keys}
 
 

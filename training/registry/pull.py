@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.model import signing
 from training.model.folder import ModelFolder, ModelFolderError
-from training.registry import aliases, bento_store
+from training.registry import aliases, bento_store, promotion
 from training.registry.mlflow_store import Registry, RegistryError, Version
 from training.registry.packaging import bento_labels, bento_metadata, is_complete
 
@@ -44,7 +44,8 @@ def verified(path: Path, version: Version) -> ModelFolder:
 
 
 def pull_champion(registry: Registry) -> Version:
-    """Fetch the champion and pin it; RegistryError when the registry has no such model or alias."""
+    """Fetch the champion and pin it; RegistryError when the registry has no such model or alias, NotJudgedError
+    when somebody moved the alias to a version that the gate did not let through."""
     if not registry.exists():
         raise RegistryError(
             f"{registry.where} has no registered model {registry.name}: check MLFLOW_TRACKING_URI and register.name"
@@ -55,6 +56,7 @@ def pull_champion(registry: Registry) -> Version:
             f"{registry.name} in {registry.where} has no alias {aliases.CHAMPION}: "
             "`python -m training.promote` makes one, where the model was trained"
         )
+    promotion.judgement(registry, version)
     fetch(registry, version)
     aliases.pin(registry)
     return version

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from training.common.table import columns
 from training.model import pin
 from training.model.folder import ModelFolderError
+from training.model.judged import NotJudgedError
 from training.model.pin import ChampionError
-from training.registry import bento_store, deployments
+from training.registry import bento_store, deployments, promotion
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, pin_of
 from training.registry.deployments import Deployment
 from training.registry.mlflow_store import Registry, RegistryError, Version
@@ -23,10 +24,11 @@ SERVICE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Report:
-    """Rows of the table, the first being its head, and what does not agree."""
+    """Rows of the table, the first being its head, what does not agree, and what should be known besides."""
 
     rows: list[tuple[str, ...]]
     problems: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         return columns(self.rows)
@@ -49,7 +51,13 @@ def collect(registry: Registry, deployed: Sequence[Deployment], url: str | None 
     best = named[CHAMPION]
     if best is None:
         return Report(rows, [f"{registry.name} in {registry.where} has no champion: `make run` makes one"])
-    return Report(rows, [*_pin(registry, best), *_store(best), *(_running(best, running, url) if url else ())])
+    served = _running(best, running, url) if url else []
+    try:
+        judgement = promotion.judgement(registry, best)
+    except NotJudgedError as error:
+        return Report(rows, [str(error), *served])
+    notes = [f"champion: version {best.number} was {judgement}"] if judgement.forced else []
+    return Report(rows, [*_pin(registry, best), *_store(best), *served], notes)
 
 
 def last_of_each(deployed: Sequence[Deployment]) -> list[tuple[str, ...]]:

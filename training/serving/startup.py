@@ -15,8 +15,8 @@ from typing import Any
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from training.model import judged, tracking
 from training.model import pin as pin_file
-from training.model import tracking
 from training.model.folder import ModelFolder
 from training.model.pin import PIN_FILE, PROMOTION_FILE, Champion, ChampionError
 from training.params import ParamsError
@@ -58,6 +58,14 @@ def promotion(pin: Champion | None, root: Path = ROOT) -> dict[str, Any] | None:
     return pin_file.read_promotion(pin.model_sha256, root / PROMOTION_FILE) if pin else None
 
 
+def gate(pin: Champion | None, root: Path = ROOT) -> dict[str, Any] | None:
+    """What /health says of the gate's judgement, which `check` has verified; None for a folder at MODEL_PATH."""
+    if pin is None:
+        return None
+    found = judged.read(*judged.of_promotion(pin, root))
+    return {"verdict": found.gate, "forced": found.forced, "judged": found.judged}
+
+
 def version(pin: Champion | None, folder: ModelFolder) -> str:
     """The version of the model in MLflow; of a folder at MODEL_PATH, the start of its hash."""
     return pin.mlflow_version if pin else f"sha256:{folder.sha256[:16]}"
@@ -84,14 +92,15 @@ def image_labels(pin: Champion | None) -> list[dict[str, str]]:
 
 
 def check(pin: Champion | None) -> None:
-    """Refuse to start or to build (BentoMLException) unless the model is whole, is the pinned one, passes its
-    self-check, and the registry, where it can be asked, still calls it champion. The registry is not asked in a Bento:
-    what was shipped stays what it is until something else is shipped, also when a pod starts again.
+    """Refuse to start or to build (BentoMLException) unless the model is whole, is the pinned one, which the gate let
+    through, passes its self-check, and the registry, where it can be asked, still calls it champion. The registry is
+    not asked in a Bento: what was shipped stays what it is until something else is shipped, also when a pod starts
+    again.
 
     Called in BentoML's supervisor, before workers exist: they would only be started again and again. The check runs in
     a process of its own, so that the supervisor stays small.
     """
-    command = [sys.executable, "-m", "training.serving.check", str(folder_path(pin)), pin.model_sha256 if pin else ""]
+    command = [sys.executable, "-m", "training.serving.check", str(folder_path(pin)), *(["--pinned"] if pin else [])]
     try:
         done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=CHECK_S)
     except subprocess.TimeoutExpired:

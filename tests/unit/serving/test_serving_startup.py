@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from bentoml.exceptions import BentoMLException
 
+from tests.service.server import promotion_of
+from training.model.pin import PROMOTION_FILE, Champion
 from training.serving import startup
 
 
@@ -43,6 +46,17 @@ def test_a_check_that_takes_too_long_is_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(BentoMLException, match="not checked within 60 s"):
         startup.check(None)
+
+
+def test_why_the_gate_was_overruled_is_told(tmp_path: Path) -> None:
+    pin = Champion("cats-vs-dogs", "cats-vs-dogs:0123456789abcdef", "3", "a" * 32, "ab" * 32)
+    failed = [{"name": "never worse", "passed": False}]
+    (tmp_path / "models").mkdir()
+    record = promotion_of(pin, gate="forced", forced="the camera changed", checks=failed)
+    (tmp_path / PROMOTION_FILE).write_text(json.dumps(record))
+    judged = "2026-01-02T00:00:00+00:00"
+    assert startup.gate(pin, tmp_path) == {"verdict": "forced", "forced": "the camera changed", "judged": judged}
+    assert startup.gate(None) is None
 
 
 def test_how_a_process_ended_is_said_in_words() -> None:

@@ -58,11 +58,20 @@ class Error(BaseModel):
     request_id: str
 
 
+class Gate(BaseModel):
+    """How the model was judged before it was served."""
+
+    verdict: Literal["pass", "forced"] = Field(description="forced: it failed, and somebody overruled the gate")
+    forced: str | None = Field(description="why the gate was overruled", examples=[None])
+    judged: str = Field(examples=["2026-01-01T00:00:00+00:00"])
+
+
 class Health(BaseModel):
     """What is served, and where it comes from."""
 
     status: Literal["ok", "draining"] = Field(examples=["ok"])
     source: Literal["champion", "MODEL_PATH"] = Field(examples=["champion"])
+    gate: Gate | None = Field(description="null when MODEL_PATH is served: nobody judged that folder")
     model: Model
 
 

@@ -3,7 +3,7 @@
 import { back, getJson, getPicture } from "./api.js";
 import * as charts from "./charts.js";
 import { byId, h } from "./dom.js";
-import { called, count, day, either, percent } from "./words.js";
+import { called, count, day, either, overruled, percent } from "./words.js";
 
 const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", "roc_auc", "calibration_error",
   "calibration_error_before_temperature", "per_class", "confusion_matrix", "confused",
@@ -42,11 +42,13 @@ async function cardWhenBack() {
 function summary(card) {
   const { metrics, promotion } = card;
   const since = promotion?.champion.promoted;
+  const why = overruled(promotion);
   const [low, high] = metrics.accuracy_interval;
   return [
     `Right on ${percent(metrics.accuracy)} of ${count(metrics.pictures, "test picture")} that it never learnt from, `,
     `with a 95 % interval from ${percent(low)} to ${percent(high)}.`,
     since ? ` Champion since ${day(since)}.` : "",
+    why ? ` ${why}` : "",
   ];
 }
 

@@ -3,7 +3,7 @@
 import { Answer } from "./answer.js";
 import { back, getJson, getPicture } from "./api.js";
 import { byId, h } from "./dom.js";
-import { called, capital, count, either } from "./words.js";
+import { called, capital, count, either, overruled } from "./words.js";
 
 const AT_ONCE = 4; // requests under way: the service makes batches of them
 const FEW = 4; // classes that the heading names
@@ -23,6 +23,9 @@ async function getModel() {
   document.title = `${card.model.name}: try it`;
   document.querySelector("[data-name]").textContent = card.model.name;
   document.querySelector("[data-version]").textContent = called(card.model, card.model_sha256);
+  const why = overruled(card.promotion);
+  byId("forced").textContent = why;
+  byId("forced").hidden = !why;
   showSamples(card.self_check.map((one) => `ui/samples/${one.file.split("/").at(-1)}`));
   return card;
 }

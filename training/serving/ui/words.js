@@ -39,3 +39,9 @@ export function count(number, one, many = `${one}s`) {
 export function called(model, sha256) {
   return model.version ? `${model.name} version ${model.version}` : `${model.name} (${sha256.slice(0, 8)})`;
 }
+
+/** Why the gate was overruled, as a sentence; empty when the model passed it. */
+export function overruled(promotion) {
+  const judged = promotion?.verdict;
+  return judged?.gate === "forced" ? sentence(`this model failed its gate and was promoted all the same: ${judged.forced}`) : "";
+}
