@@ -7,6 +7,7 @@ the other. It holds the only token that may start the workflow, and takes only r
     GITHUB_TOKEN_FILE   file of a fine-grained token for that repository: contents, read and write
     GITHUB_API_URL      https://api.github.com, unless it is an enterprise server
     RELAY_TOKEN_FILE    file of what Alertmanager must send as bearer token
+    WEBHOOK_SECRET_FILE and what else `python -m monitoring.promoted --help` says: takes MLflow's webhook too
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,11 +27,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from monitoring import promoted, workflow
+from monitoring.workflow import Repository
 from training.common.command import run_command
 from training.common.errors import ExpectedError
 
 EVENT = "drift"  # `on: repository_dispatch: types:` of .github/workflows/retrain.yml
-TIMEOUT_S = 10.0
 log = logging.getLogger("uvicorn.error")
 
 
@@ -43,8 +44,7 @@ class RelayError(ExpectedError):
 class Relay:
     """Where to pass an alert on, and the tokens of both sides."""
 
-    dispatches: str
-    github_token: str
+    repository: Repository
     own_token: str
 
     @classmethod
@@ -54,9 +54,7 @@ class Relay:
         missing = [name for name in names if not environ.get(name)]
         if missing:
             raise RelayError(f"{', '.join(missing)} must be set: see python -m monitoring.relay --help")
-        api = environ.get("GITHUB_API_URL", "https://api.github.com").rstrip("/")
-        tokens = (_token(environ[name]) for name in names[1:])
-        return cls(f"{api}/repos/{environ['GITHUB_REPOSITORY']}/dispatches", *tokens)
+        return cls(Repository.from_environment(environ), workflow.token(environ["RELAY_TOKEN_FILE"]))
 
     async def retrain(self, request: Request) -> Response:
         """202: passed on. 204: the alert is over. 502: GitHub did not take it, Alertmanager tries again."""
@@ -70,19 +68,17 @@ class Relay:
         return await self._dispatch(found) if found else Response(status_code=204)
 
     async def _dispatch(self, found: dict[str, str]) -> Response:
-        headers = {"Authorization": f"Bearer {self.github_token}", "Accept": "application/vnd.github+json"}
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=headers) as client:
-                body = {"event_type": EVENT, "client_payload": found}
-                (await client.post(self.dispatches, json=body)).raise_for_status()
+            await self.repository.start(EVENT, found)
         except httpx.HTTPError as error:
-            log.error("%s did not start the retrain workflow: %s", self.dispatches, error)
+            log.error("%s did not start the retrain workflow: %s", self.repository.dispatches, error)
             return PlainTextResponse(f"GitHub did not take it: {error}\n", 502)
         log.info("retrain workflow started for version %s", found["version"])
         return PlainTextResponse("started\n", 202)
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/retrain", self.retrain, methods=["POST"])])
+        promoted_too = promoted.from_environment().routes() if os.environ.get("WEBHOOK_SECRET_FILE") else []
+        return Starlette(routes=[Route("/retrain", self.retrain, methods=["POST"]), *promoted_too])
 
 
 def payload(notification: dict[str, Any]) -> dict[str, str] | None:
@@ -96,13 +92,6 @@ def payload(notification: dict[str, Any]) -> dict[str, str] | None:
         "since": first["startsAt"],
         "reason": first["annotations"]["summary"],
     }
-
-
-def _token(path: str) -> str:
-    token = Path(path).read_text().strip()
-    if not token:
-        raise RelayError(f"{path} holds no token")
-    return token
 
 
 def main() -> None:
