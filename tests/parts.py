@@ -227,6 +227,11 @@ PARTS = {
             python="Flask-WTF>=1.2,<2",
         ),
         Part(
+            "moto",
+            lambda: _here(importlib.util.find_spec("moto"), "moto is not installed"),
+            python="moto[server]>=5,<6",
+        ),
+        Part(
             "postgresql",
             lambda: (
                 programs("initdb", "pg_ctl")() or _here(importlib.util.find_spec("psycopg"), "psycopg is not installed")

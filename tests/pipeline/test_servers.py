@@ -16,6 +16,7 @@ from threading import Thread
 
 import mlflow
 import pytest
+import requests
 import uvicorn
 from starlette.applications import Starlette
 
@@ -212,3 +213,37 @@ def test_two_promotes_at_once_on_postgresql(project: Path, tmp_path: Path, monke
         direct = Registry(NAME)
         assert direct.aliases() == here.aliases()
         assert "secret" not in direct.where
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[str]:
+    """The address of an object store in memory that has the bucket `models`."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (folder / "s3.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                try:
+                    requests.put(f"http://127.0.0.1:{port}/models", timeout=5).raise_for_status()
+                    break
+                except requests.ConnectionError:
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.needs("moto")
+def test_artifacts_in_an_object_store(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow's server keeps them in S3; the clients need neither its address nor its keys."""
+    with s3(tmp_path) as store:
+        keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        place = ("--artifacts-destination", "s3://models/mlflow")
+        with mlflow_server(project, *place, environment=keys | {"MLFLOW_S3_ENDPOINT_URL": store}) as url:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+            journey(project, url, capsys)
+        assert "model.onnx" in requests.get(f"{store}/models?list-type=2", timeout=5).text
+    assert not (project / "artifacts").exists()
