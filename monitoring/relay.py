@@ -9,6 +9,7 @@ drift starts one retraining, however often Alertmanager tells of it.
     GITHUB_API_URL      https://api.github.com, unless it is an enterprise server
     RELAY_TOKEN_FILE    file of what Alertmanager must send as bearer token
     RELAY_STATE_FILE    file that is written, of the drifts that started a retraining; without it a restart forgets them
+    WEBHOOK_SECRET_FILE and what else `python -m monitoring.promoted --help` says: takes MLflow's webhook too
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from monitoring import promoted, workflow
+from monitoring.workflow import Repository
 from training.common.command import run_command
 from training.common.errors import ExpectedError
 from training.common.files import write_text
 
 EVENT = "drift"  # `on: repository_dispatch: types:` of .github/workflows/retrain.yml
-TIMEOUT_S = 10.0
 MAX_BYTES = 1_000_000  # of a notification
 REMEMBERED = 100  # drifts, the latest
 log = logging.getLogger("uvicorn.error")
@@ -72,8 +74,7 @@ class RelayError(ExpectedError):
 class Relay:
     """Where to pass an alert on, and the tokens of both sides."""
 
-    dispatches: str
-    github_token: str
+    repository: Repository
     own_token: str
     state: Path | None = None
     started: list[str] = field(default_factory=list)  # drifts, the latest last
@@ -86,10 +87,9 @@ class Relay:
         missing = [name for name in names if not environ.get(name)]
         if missing:
             raise RelayError(f"{', '.join(missing)} must be set: see python -m monitoring.relay --help")
-        api = environ.get("GITHUB_API_URL", "https://api.github.com").rstrip("/")
-        github, own = (_token(environ[name]) for name in names[1:])
         state = Path(environ["RELAY_STATE_FILE"]) if environ.get("RELAY_STATE_FILE") else None
-        return cls(f"{api}/repos/{environ['GITHUB_REPOSITORY']}/dispatches", github, own, state, _read(state))
+        own = workflow.token(environ["RELAY_TOKEN_FILE"])
+        return cls(Repository.from_environment(environ), own, state, _read(state))
 
     async def retrain(self, request: Request) -> Response:
         """202: passed on. 204: the alert is over, or its drift has started one. 502: GitHub did not take it,
@@ -112,13 +112,10 @@ class Relay:
             return await self._dispatch(*new[0]) if new else Response(status_code=204)
 
     async def _dispatch(self, drift: str, found: dict[str, str]) -> Response:
-        headers = {"Authorization": f"Bearer {self.github_token}", "Accept": "application/vnd.github+json"}
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=headers) as client:
-                body = {"event_type": EVENT, "client_payload": found}
-                (await client.post(self.dispatches, json=body)).raise_for_status()
+            await self.repository.start(EVENT, found)
         except httpx.HTTPError as error:
-            log.error("%s did not start the retrain workflow: %s", self.dispatches, error)
+            log.error("%s did not start the retrain workflow: %s", self.repository.dispatches, error)
             return PlainTextResponse(f"GitHub did not take it: {error}\n", 502)
         log.info("retrain workflow started for version %s", found["version"])
         self._remember(drift)
@@ -134,7 +131,8 @@ class Relay:
                 log.error("%s cannot be written: a restart forgets what was started: %s", self.state, error.strerror)
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/retrain", self.retrain, methods=["POST"])])
+        promoted_too = promoted.from_environment().routes() if os.environ.get("WEBHOOK_SECRET_FILE") else []
+        return Starlette(routes=[Route("/retrain", self.retrain, methods=["POST"]), *promoted_too])
 
 
 def payload(alert: Alert) -> dict[str, str]:
@@ -154,13 +152,6 @@ def _read(state: Path | None) -> list[str]:
         log.warning("%s is damaged: it is written anew", state)
         return []
     return [str(each) for each in found]
-
-
-def _token(path: str) -> str:
-    token = Path(path).read_text().strip()
-    if not token:
-        raise RelayError(f"{path} holds no token")
-    return token
 
 
 def main() -> None:

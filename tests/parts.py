@@ -217,9 +217,19 @@ PARTS = {
             python=_spark(),
         ),
         Part(
+            "mlcroissant",
+            lambda: _here(importlib.util.find_spec("mlcroissant"), "mlcroissant is not installed"),
+            python="mlcroissant>=1.1,<2",
+        ),
+        Part(
             "mlflow-auth",
             lambda: _here(importlib.util.find_spec("flask_wtf"), "Flask-WTF is not installed"),
             python="Flask-WTF>=1.2,<2",
+        ),
+        Part(
+            "moto",
+            lambda: _here(importlib.util.find_spec("moto"), "moto is not installed"),
+            python="moto[server]>=5,<6",
         ),
         Part(
             "postgresql",

@@ -35,7 +35,7 @@ from training.model import signing, tracking
 from training.model.folder import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
 from training.model.pin import ChampionError
 from training.model.tracking import SHA256_TAG
-from training.registry import aliases, bento_store
+from training.registry import aliases, bento_store, provenance
 from training.registry.mlflow_store import MODEL_PATH, Registry, RegistryError, Version, tracking_uri
 from training.registry.packaging import bento_labels, bento_metadata, is_complete, save_mlflow_model
 
@@ -171,7 +171,7 @@ class Registration:
             client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
 
     def log_files(self) -> None:
-        """Plots, environment, and what restores the data: manifest, dvc.lock, params.yaml."""
+        """Plots, environment, provenance, and what restores the data: manifest, dvc.lock, params.yaml."""
         client = self.registry.client
         for path in LINEAGE_FILES:
             if not path.is_file():
@@ -184,6 +184,9 @@ class Registration:
         client.log_artifact(self.run_id, str(METRICS_FILE))
         client.log_text(self.run_id, installed_packages(), "environment/requirements.txt")
         client.log_dict(self.run_id, self.lineage["environment"], "environment/environment.json")
+        documents = self.workspace / provenance.FOLDER
+        provenance.write(self.folder, self.run_id, documents, self.signing_key)
+        client.log_artifacts(self.run_id, str(documents), provenance.FOLDER)
 
     @cached_property
     def staged(self) -> Path:

@@ -112,7 +112,8 @@ CONFLICTS = """`kubectl apply` failed: error: Apply failed with 1 conflict: conf
 .spec.template.spec.containers[name="classifier"].image; Please review the fields above--they currently have other \
 managers.; error: Apply failed with 3 conflicts: conflicts with "helm" using apps/v1:; - .spec.minReadySeconds; \
 - .metadata.labels.track; conflict with "kube-controller-manager" with subresource "scale" \
-using apps/v1: .spec.replicas; Please review the fields above; error: Apply failed with 1 conflict: conflict with "kubectl": .spec.paused; Please review"""
+using apps/v1: .spec.replicas; Please review the fields above; error: Apply failed with 1 conflict: \
+conflict with "kubectl": .spec.paused; Please review"""
 
 
 def test_conflicts_are_known_by_owner_and_field() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring import relay
+from monitoring import promoted, relay
 from training import install
 
 ROOT = Path(__file__).parent.parent.parent
@@ -151,6 +151,7 @@ def test_what_starts_each_workflow() -> None:
     assert set(on) == {"ci", "cluster", "release", "retrain", "scan"}
     assert set(on["ci"]) == {"pull_request", "push"}
     assert on["release"]["push"] == {"branches": ["main"], "tags": ["v*"]}
+    assert on["release"]["repository_dispatch"] == {"types": [promoted.EVENT]}
     assert set(on["retrain"]) == {"workflow_dispatch", "schedule", "repository_dispatch"}
     assert on["retrain"]["repository_dispatch"] == {"types": [relay.EVENT]}
     assert "schedule" in on["scan"]

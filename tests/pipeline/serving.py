@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import signal
@@ -19,6 +20,12 @@ from tests.authority import Authority
 from tests.service.server import free_port
 
 PREFIX = "/team/mlflow"
+TO_THIS_MACHINE = {  # webhooks, without TLS; one that is made counts at once
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
+}
 HOP_BY_HOP = ("connection", "host", "transfer-encoding", "content-length")
 
 
@@ -32,7 +39,7 @@ def mlflow_server(
     stores += ["--artifacts-destination", str(root / "artifacts")]
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
-    own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | TO_THIS_MACHINE
     with (root / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *where, *stores, *options],

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -11,14 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.drawing import read_files
 from tests.pipeline.acting import FAIR, GOOD, NAME, POOR, aliases, promoted, registered
 from tests.pipeline.dying import deaths_from_here, state
 from tests.tiny import tiny_picture
+from training.common.files import file_sha256
 from training.model import pin, tracking
 from training.model.classifier import Classifier
 from training.params import ParamsError
 from training.registry import __main__ as registry
-from training.registry import bento_store, deployments, status
+from training.registry import bento_store, deployments, provenance, pull, status
 from training.registry.deployments import Deployment
 from training.registry.mlflow_store import Registry, RegistryError
 
@@ -54,6 +58,31 @@ def test_status_of_a_healthy_registry(two: Path, command: Command) -> None:
     assert rows["champion"] == ["2", pin.read().bento_tag, "yes"]
     assert rows["previous"][0] == "1"
     assert rows["challenger"][0] == "-"
+
+
+def test_show_fetches_the_provenance_verified(two: Path, command: Command, tmp_path: Path) -> None:
+    code, text = command("show", "champion", "--provenance", str(tmp_path / "out"))
+    assert code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"SHA256SUMS", "croissant.json", "mlbom.cdx.json", "statement.json"}
+    assert all(f"{file_sha256(tmp_path / 'out' / name)}  " in text for name in names)
+    store = Registry(NAME)
+    first, second = store.version("1"), store.version("2")
+    folder = pull.fetch(store, first)
+    with pytest.raises(RegistryError, match="is about another model"):
+        provenance.fetch(store, replace(first, run_id=second.run_id), folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_version_of_a_former_release_gets_its_provenance_now(two: Path, tmp_path: Path) -> None:
+    store = Registry(NAME)
+    version = store.version("2")
+    folder = pull.fetch(store, version)
+    provenance.fetch(store, version, folder, tmp_path / "kept")
+    [filed] = two.glob(f"mlruns/*/{version.run_id}/artifacts/provenance")
+    shutil.rmtree(filed)
+    provenance.fetch(store, version, folder, tmp_path / "made")
+    assert read_files(tmp_path / "made") == read_files(tmp_path / "kept")
 
 
 def test_a_version_whose_tags_were_altered_reaches_nothing(two: Path, command: Command) -> None:

@@ -8,12 +8,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
+import mlflow
 import pytest
+import requests
+import uvicorn
+from starlette.applications import Starlette
 
+from monitoring.promoted import Champions, by_command
 from tests.authority import Authority
 from tests.pipeline.acting import FAIR, GOOD, NAME, promoted
 from tests.pipeline.serving import in_front_of, mlflow_server
@@ -62,13 +69,15 @@ def journey(project: Path, uri: str, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_behind_a_login_tls_and_a_prefix(
     project: Path,
+    tmp_path: Path,
     server: str,
     server_folder: Path,
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A proxy asks for all three; the login comes from the address, and is written down nowhere."""
+    """A proxy asks for all three; the login comes from the address, and is written down nowhere. Meanwhile MLflow's own
+    webhook releases each champion: promoted, promoted, rolled back to."""
     settings = Path("params.yaml")  # the server has a model of the other name for other tests
     settings.write_text(settings.read_text().replace(f"name: {NAME}", "name: behind"))
     with in_front_of(server, Login("me", PASSWORD).headers()["Authorization"], authority) as front:
@@ -79,7 +88,10 @@ def test_behind_a_login_tls_and_a_prefix(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace(ENCODED, "wrong"))
         refused(project, r"\(401\)", RegistryRefusedError)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        journey(project, front, capsys)
+        with released_by_webhook(tmp_path, "behind", server, address) as released:
+            journey(project, front, capsys)
+            assert wait_for(released, ends_with="1")[0] == "1"
+            assert "2" in released.read_text()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{ENCODED}@127.0.0.1:{free_port()}")
     refused(project, "cannot be (reached|asked)", None)
     kept = [*project.glob("models/**/*.json"), *server_folder.glob("artifacts/**/*.*"), server_folder / "mlflow.db"]
@@ -88,6 +100,38 @@ def test_behind_a_login_tls_and_a_prefix(
         text = path.read_bytes()
         assert PASSWORD.encode() not in text, path
         assert ENCODED.encode() not in text, path
+
+
+@contextmanager
+def released_by_webhook(folder: Path, name: str, server: str, registry: str) -> Iterator[Path]:
+    """`monitoring.promoted` on a port of its own, told by MLflow; it releases by a line in the file given."""
+    released, program = folder / "released", folder / "release.py"
+    program.write_text(f"import os; open({str(released)!r}, 'a').write(os.environ['CHAMPION_VERSION'])")
+    told = by_command([sys.executable, str(program)])
+    champions = Champions(name, registry, "of the webhook", folder / "champions.jsonl", told)
+    port = free_port()
+    config = uvicorn.Config(Starlette(routes=champions.routes()), port=port, log_level="warning")
+    relay = uvicorn.Server(config)
+    thread = Thread(target=relay.run)
+    thread.start()
+    mlflow.MlflowClient(server, server).create_webhook(
+        "release", f"http://127.0.0.1:{port}/champion", ["model_version_alias.created"], secret="of the webhook"
+    )
+    try:
+        yield released
+    finally:
+        relay.should_exit = True
+        thread.join(20)
+
+
+def wait_for(path: Path, ends_with: str) -> str:
+    """The text of a file, once it has more than that end."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.is_file() and len(text := path.read_text()) > 1 and text.endswith(ends_with):
+            return text
+        time.sleep(0.05)
+    raise AssertionError(f"{path.name}: {path.read_text() if path.is_file() else 'nothing was released'}")
 
 
 def refused(project: Path, words: str, at_start: type[ChampionError] | None) -> None:
@@ -169,3 +213,37 @@ def test_two_promotes_at_once_on_postgresql(project: Path, tmp_path: Path, monke
         direct = Registry(NAME)
         assert direct.aliases() == here.aliases()
         assert "secret" not in direct.where
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[str]:
+    """The address of an object store in memory that has the bucket `models`."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (folder / "s3.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                try:
+                    requests.put(f"http://127.0.0.1:{port}/models", timeout=5).raise_for_status()
+                    break
+                except requests.ConnectionError:
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.needs("moto")
+def test_artifacts_in_an_object_store(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow's server keeps them in S3; the clients need neither its address nor its keys."""
+    with s3(tmp_path) as store:
+        keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        place = ("--artifacts-destination", "s3://models/mlflow")
+        with mlflow_server(project, *place, environment=keys | {"MLFLOW_S3_ENDPOINT_URL": store}) as url:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+            journey(project, url, capsys)
+        assert "model.onnx" in requests.get(f"{store}/models?list-type=2", timeout=5).text
+    assert not (project / "artifacts").exists()

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from training.model.server import TIMEOUT_S, RegistryUnreachableError, without_p
 
 SQLITE = "sqlite:///"
 ALIAS = "champion"
+GATE_TAG = "gate"  # of a version: what the gate said last; anybody who may write there can say so too
 JOURNAL_TAG = "unfinished_move"  # of the registered model in MLflow
 BENTO_TAG = "bento_tag"  # of a version: the tag of its model in the BentoML store
 SHA256_TAG = "model_sha256"  # of a version in MLflow: the identity of its model
@@ -29,10 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RegistryChampion:
-    """What the registry says: the version behind the alias and the hash that its tags give."""
+    """What the registry says: the version behind the alias, and the hash and the gate's word that its tags give."""
 
     version: str
     model_sha256: str | None
+    gate: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ def check_against_registry(pin: Champion, root: Path = Path()) -> None:
 def registry_champion(name: str, uri: str, root: Path = Path()) -> RegistryChampion | None:
     """The version that carries the alias `champion`, or None; RegistryUnreachableError when `uri` cannot be asked."""
     if uri.startswith(SQLITE):
-        rows = _query(uri, root, _CHAMPION_QUERY, (SHA256_TAG, name, ALIAS))
-        return RegistryChampion(str(rows[0][0]), rows[0][1]) if rows else None
+        rows = _query(uri, root, _CHAMPION_QUERY, (SHA256_TAG, GATE_TAG, name, ALIAS))
+        return RegistryChampion(str(rows[0][0]), *rows[0][1:]) if rows else None
     answer = server.call(uri, "registered-models/alias", name=name, alias=ALIAS)
     if answer is None:
         return None
     tags = {tag["key"]: tag["value"] for tag in answer["model_version"].get("tags", [])}
-    return RegistryChampion(str(answer["model_version"]["version"]), tags.get(SHA256_TAG))
+    return RegistryChampion(str(answer["model_version"]["version"]), tags.get(SHA256_TAG), tags.get(GATE_TAG))
 
 
 def has_unfinished_move(name: str, uri: str, root: Path = Path()) -> bool:
@@ -118,8 +120,9 @@ def registered_version(name: str, sha256: str, uri: str, root: Path = Path()) ->
 
 
 _CHAMPION_QUERY = """
-SELECT a.version, t.value FROM registered_model_aliases a
+SELECT a.version, t.value, g.value FROM registered_model_aliases a
 LEFT JOIN model_version_tags t ON t.name = a.name AND t.version = a.version AND t.key = ?
+LEFT JOIN model_version_tags g ON g.name = a.name AND g.version = a.version AND g.key = ?
 WHERE a.name = ? AND a.alias = ?
 """
 _VERSION_QUERY = """

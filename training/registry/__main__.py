@@ -10,10 +10,11 @@ from pathlib import Path
 
 from training import params
 from training.common.command import run_command
+from training.common.files import file_sha256
 from training.common.table import columns, plain
 from training.model.judged import FORCED, NotJudgedError
 from training.model.lineage import now
-from training.registry import aliases, deployments, promotion, pull, retention, status, trace
+from training.registry import aliases, deployments, promotion, provenance, pull, retention, status, trace
 from training.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, Move
 from training.registry.mlflow_store import TAG_LENGTH, Registry, RegistryError, Version
 from training.registry.promotion import BECAUSE, FORCED_TAG, PROMOTED, ROLLED_BACK
@@ -75,6 +76,9 @@ def do_show(registry: Registry, arguments: argparse.Namespace) -> None:
     names = {"mlflow_version": version.number, "run_id": version.run_id, "gate": _gate(registry, version)}
     print(json.dumps(names | {"tags": version.tags}, indent=2))
     print(json.dumps(folder.card, indent=2))
+    if arguments.provenance:
+        for path in provenance.fetch(registry, version, folder, arguments.provenance):
+            print(f"{file_sha256(path)}  {path}")
 
 
 def _gate(registry: Registry, version: Version) -> str:
@@ -162,7 +166,9 @@ def parser() -> argparse.ArgumentParser:
         "--url", help="of a running service: is it the champion that answers?"
     )
     add("list", do_list, "All versions, the newest first.")
-    add("show", do_show, "The model card of a version, and its tags.", [version])
+    add("show", do_show, "The model card of a version, and its tags.", [version]).add_argument(
+        "--provenance", type=Path, metavar="FOLDER", help="ML-BOM, Croissant and in-toto statement, verified, into it"
+    )
     compared = add(
         "compare", do_compare, "Two versions on the same test pictures.", [("a", version[1]), ("b", version[1])]
     )

@@ -234,6 +234,18 @@ class Registry:
             reason = str(error).splitlines()[0]
             raise RegistryError(f"the artifacts of version {version.number} are not at {uri}: {reason}") from None
 
+    def download_artifacts(self, version: Version, path: str, target: Path) -> Path:
+        """What lies at `path` among the artifacts of the version's run, under `target`; RegistryError for nothing."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = download_artifacts(run_id=version.run_id, artifact_path=path, dst_path=str(target))
+        except (OSError, MlflowException) as error:
+            reason = scrubbed(str(error).splitlines()[0], tracking_uri())
+            raise RegistryError(f"the run of version {version.number} has no {path}: {reason}") from None
+        return Path(found)
+
 
 def _version(found: Any) -> Version:
     return Version(str(found.version), str(found.run_id), int(found.creation_timestamp), dict(found.tags), found.name)

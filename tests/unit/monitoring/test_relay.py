@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from monitoring import dashboards
+from monitoring import dashboards, promoted
 from monitoring import relay as relay_module
 from monitoring.relay import MAX_BYTES, Relay, RelayError
+from monitoring.workflow import TokenError
 from tests.receiver import Receiver
 
 ALERT = {
@@ -157,11 +158,11 @@ def test_what_is_missing_in_the_environment_is_named(environment: dict[str, str]
         Relay.from_environment(environment)
     environment["GITHUB_REPOSITORY"] = "owner/name"
     (tmp_path / "own").write_text("\n")
-    with pytest.raises(RelayError, match="own holds no token"):
+    with pytest.raises(TokenError, match="own holds no token"):
         Relay.from_environment(environment)
 
 
-@pytest.mark.parametrize("module", [relay_module, dashboards])
+@pytest.mark.parametrize("module", [relay_module, promoted, dashboards])
 def test_the_help_says_how_it_is_called(
     module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
