@@ -155,6 +155,16 @@ def test_a_champion_that_loses_later_may_still_be_gone_back_to(two: Path) -> Non
     assert judged.confirm(pin_file.read()).gate == "pass"
 
 
+def test_what_was_rolled_back_is_not_believed_again(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Registry(NAME)
+    registry.rollback(here, "it confused horses")
+    here.set_alias("champion", "2")
+    with pytest.raises(NotJudgedError, match=r"it was rolled back .* it confused horses: .*--version 2"):
+        registry.main(["pull"])
+    assert run(monkeypatch, "--version", "2") == 1
+    assert aliases() == {"champion": "1", "challenger": "2"}
+
+
 def test_rollback_does_not_go_to_a_version_that_the_gate_kept_out(two: Path) -> None:
     version = failed(two)
     Registry(NAME).set_alias("previous", version.number)

@@ -21,9 +21,11 @@ FORCED_TAG = "gate_forced"  # why the gate was overruled
 
 
 def judgement(registry: Registry, version: Version) -> Judgement:
-    """What the gate said of `version`, by its own record in the registry; NotJudgedError unless it let it through,
-    RegistryError when the version was made by hand."""
+    """What the gate said of `version`, by its own record in the registry; NotJudgedError unless it let it through, and
+    nobody has rolled it back since; RegistryError when the version was made by hand."""
     version.check_origin()
+    if version.tags.get(ROLLED_BACK):
+        raise subject(version).refusal(f"was moved by hand: it was rolled back {version.tags[ROLLED_BACK]}")
     return judged.demand(registry.verdict(version), subject(version))
 
 
