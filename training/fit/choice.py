@@ -4,8 +4,8 @@ Strength is the strongest within one standard error of the best (Breiman et al. 
 on the same pictures changed as others may send them (training.fit.augment.CHANGES): blurred or sharp, dark or bright.
 Log loss is taken at its best temperature, since evaluation gives every model one: without it a strong regularisation
 looks worse than it is. More views and levels must earn their place. A view is taken when it is better by more than a
-standard error of the difference, of plain and changed pictures together. Levels must be better on plain pictures and,
-beyond a standard error, no worse on changed ones and at telling pictures from the same ones in pieces by confidence:
+standard error of the difference, of plain and changed pictures together. Levels must be that much better on plain
+pictures, and not surely worse on changed ones and at telling pictures from the same ones in pieces by confidence:
 early levels follow sharpness and grain, which say much within one collection and mislead on the next.
 """
 
@@ -28,6 +28,7 @@ from training.fit.temperature import fit_temperature
 FOLDS = 5
 STRENGTHS = tuple(float(10**power) for power in np.arange(1.0, -4.5, -0.5))  # from strong to weak
 TOLERANCE = 1e-3  # of the gradient; the final fit is exact
+SURE = 2  # standard errors, of a loss that is no chance
 STALE = 1  # strengths without a better loss before the weaker ones are left out
 NEAR = 2  # places to both sides of the best strength so far, where later candidates are tried
 PARAMETERS = 2_000_000  # of all folds together: with more classes fewer folds are tried, so that memory is bounded
@@ -68,10 +69,10 @@ class Trial:
         return sum(gain for gain, _ in gains) > sum(error for _, error in gains)
 
     def safely_beats(self, other: Trial) -> bool:
-        """Better on plain pictures, and no worse on changed ones or at confidence, each beyond a standard error."""
+        """Better on plain pictures, and not surely worse on changed ones or at confidence."""
         better, error = _gain(other.plain - self.plain)
         others = (_gain(other.changed - self.changed), _gain(self.apart - other.apart))
-        return better > error and all(gain >= -error for gain, error in others)
+        return better > error and all(gain >= -SURE * error for gain, error in others)
 
 
 @dataclass(frozen=True)
