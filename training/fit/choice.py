@@ -29,6 +29,7 @@ FOLDS = 5
 STRENGTHS = tuple(float(10**power) for power in np.arange(1.0, -4.5, -0.5))  # from strong to weak
 TOLERANCE = 1e-3  # of the gradient; the final fit is exact
 SURE = 2  # standard errors, of a loss that is no chance
+LITTLE = 0.02  # in the share of pictures with more confidence than one in pieces (an AUROC): less does not matter
 STALE = 1  # strengths without a better loss before the weaker ones are left out
 NEAR = 2  # places to both sides of the best strength so far, where later candidates are tried
 PARAMETERS = 2_000_000  # of all folds together: with more classes fewer folds are tried, so that memory is bounded
@@ -71,8 +72,10 @@ class Trial:
     def safely_beats(self, other: Trial) -> bool:
         """Better on plain pictures, and not surely worse on changed ones or at confidence."""
         better, error = _gain(other.plain - self.plain)
-        others = (_gain(other.changed - self.changed), _gain(self.apart - other.apart))
-        return better > error and all(gain >= -SURE * error for gain, error in others)
+        changed, changed_error = _gain(other.changed - self.changed)
+        apart, apart_error = _gain(self.apart - other.apart)
+        safe = changed >= -SURE * changed_error and apart >= -max(SURE * apart_error, LITTLE)
+        return better > error and safe
 
 
 @dataclass(frozen=True)
