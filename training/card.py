@@ -55,7 +55,7 @@ LISTED, WORST = 50, 20  # classes that are all listed, and how many of more
 def document(card: dict[str, Any], sha256: str) -> str:
     """The whole document. Every figure is of the test split, which neither training nor calibration has seen."""
     parts = [_head(card, sha256), _use(card), _data(card), _figures(card["metrics"]), _others(card["metrics"])]
-    parts += [_behaviour(card["metrics"]), _limits(card)]
+    parts += [_behaviour(card["metrics"]), _head_choice(card.get("head")), _limits(card)]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
@@ -217,6 +217,35 @@ def _demanded(name: str, behaviour: dict[str, Any]) -> str:
     """The name of a change, and whether it may matter to this problem (`evaluate.harmless`)."""
     may_matter = name not in behaviour.get("harmless", [name])
     return f"{name.replace('_', ' ')}{' (may matter here)' if may_matter else ''}"
+
+
+def _head_choice(head: dict[str, Any] | None) -> str:
+    """What was tried for a solved head; figures of training pictures, cross-validated."""
+    if not head:
+        return ""
+    rows = [
+        (
+            row["levels"],
+            ", ".join(row["views"]),
+            f"{row['strength']:.2g}",
+            f"{row['log_loss']:.4f}",
+            f"{row['changed_log_loss']:.4f}",
+            f"{row['apart']:.4f}",
+            f"{row['error']:.4f}",
+            "chosen" if row["chosen"] else "",
+        )
+        for row in head["table"]
+    ]
+    names = ("levels", "views", "strength", "log-loss", "of changed pictures", "AUROC to pieces", "error", "")
+    curve = ", ".join(f"{1 - point['accuracy']:.4f} of {point['pictures']}" for point in head["learning_curve"])
+    tuning = f"Fine-tuning: {head['finetuning']['said']}.\n" if head.get("finetuning") else ""
+    told = (
+        "Cross-validated on the training split. Changed: sharper, softer, darker, brighter, grainy, poor JPEG; in\n"
+        "pieces: the same pictures cut up, which should get less confidence.\n"
+    )
+    return (
+        f"## How the head was chosen\n\n{told}\n{_table(names, rows)}\nError by training pictures: {curve}.\n{tuning}"
+    )
 
 
 def _interval(found: dict[str, Any]) -> str:

@@ -59,7 +59,8 @@ class Top(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         embedding = features.mean((2, 3))
         probabilities = torch.softmax(self.head(embedding) / self.temperature, dim=1)
-        # Class-activation maps (Zhou et al. 2016): the head applied at every place of the feature map.
+        # Class-activation maps (Zhou et al. 2016): the head applied at every place of the feature map, which holds all
+        # levels that the head uses, so the average of the result is the logit without its bias.
         activation = functional.conv2d(features, self.head.weight[:, :, None, None])
         return probabilities, embedding, self.novelty(embedding), activation
 
@@ -151,6 +152,7 @@ def _card(settings: params.Params, manifest: Manifest, trained: Trained, calibra
         "architecture": trained.architecture,
         "classes": list(trained.classes),
         "preprocessing": vars(trained.preprocessing),
+        "head": trained.head,
         "precision": settings.export.precision,
         "temperature": calibration.temperature,
         "metrics": found,

@@ -74,15 +74,16 @@ class Train(Section):
     architecture: str
     weights: str | None
     image_size: Annotated[int, Field(ge=16, le=1024)] | None
+    search: Literal["quick", "thorough"]
+    minutes: Annotated[float, Field(ge=0)]
+    finetune_above: Share
+    finetune_blocks: NotNegative
     epochs: Count | None
     batch_size: Count | None
     lr: Positive | None
     weight_decay: Annotated[float, Field(ge=0)] | None
     label_smoothing: Share
     patience: Count
-    finetune_blocks: NotNegative
-    finetune_epochs: NotNegative
-    finetune_lr: Positive | None
     seed: NotNegative
 
 

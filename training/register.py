@@ -30,7 +30,7 @@ from training.common import experiment
 from training.common.command import run_command
 from training.common.files import write_text
 from training.evaluation.outputs import METRICS_FILE, PLOTS_FOLDER
-from training.fit.outputs import HISTORY_FILE
+from training.fit.outputs import HISTORY_FILE, SUMMARY_FILE
 from training.model import signing, tracking
 from training.model.folder import MODEL_FOLDER, SIGNATURE_FILE, ModelFolder
 from training.model.pin import ChampionError
@@ -182,6 +182,8 @@ class Registration:
         for path in sorted(PLOTS_FOLDER.glob("*.png")):
             client.log_artifact(self.run_id, str(path), "plots")
         client.log_artifact(self.run_id, str(METRICS_FILE))
+        if SUMMARY_FILE.is_file():
+            client.log_artifact(self.run_id, str(SUMMARY_FILE))
         client.log_text(self.run_id, installed_packages(), "environment/requirements.txt")
         client.log_dict(self.run_id, self.lineage["environment"], "environment/environment.json")
         documents = self.workspace / provenance.FOLDER

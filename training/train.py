@@ -1,8 +1,9 @@
 """Train the classifier: manifest -> models/best_model.pth (state dict of the best epoch) and models/history.csv.
 
-A pretrained backbone stays frozen: its features are computed once and cached, then the head trains on them in
-seconds, and on request its last blocks after it. An architecture without weights trains as a whole. Under torchrun
-several processes share the pictures and every batch (training/fit/distributed.py).
+A pretrained backbone stays frozen: its features are computed once and cached, and the head on them is solved
+(training.fit.head) as cross-validation chooses (training.fit.choice). Where its error is large, the last blocks of the
+backbone are trained after it, and the better of the two by validation is kept. An architecture without weights trains
+as a whole. Under torchrun several processes share the pictures and every batch (training/fit/distributed.py).
 Measured results stand in the recipe table of README.md.
 """
 
@@ -12,46 +13,31 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from data.manifest import CACHE_FOLDER, Manifest, array_writer, decoded, decoded_key
+from data.manifest import CACHE_FOLDER, Manifest, decoded_key
 from training import params
 from training.common.command import run_command
 from training.common.source import commit
 from training.fit import distributed
 from training.fit.architectures import Recipe, build, recipe
-from training.fit.augment import ENLARGED_VIEWS, VIEWS, Augmented, View, plain, shuffled, to_channels
+from training.fit.augment import Augmented, shuffled, to_channels
 from training.fit.device import set_up
 from training.fit.distributed import World
-from training.fit.forward import Network, forward
 from training.fit.loop import Batches, Phase, Progress, Validation, resume, save, write_history
 from training.fit.outputs import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE
+from training.fit.pooled import Frozen, Split
+from training.fit.solve import described, solve
+from training.fit.tuning import Tuning
 from training.model.preprocess import Preprocessing
 
 VALIDATION_BATCH = 32
-
-Features = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Decoded pictures uint8 [N, size, size, 3] and labels int64 [N]: this process's share of a split."""
-
-    pictures: NDArray[np.uint8]
-    labels: Tensor
-    key: str
-
-    @classmethod
-    def read(cls, manifest: Manifest, name: str, how: Preprocessing, world: World) -> Split:
-        rows = world.share(manifest.split(name))
-        return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), decoded_key(rows, how))
 
 
 def preprocessing(size: int) -> Preprocessing:
@@ -60,7 +46,7 @@ def preprocessing(size: int) -> Preprocessing:
 
 
 class Trainer:
-    """One training run; `run` leaves the weights of its best epoch (of a head alone: the last) in `model`."""
+    """One training run; `run` leaves the weights that won in `model`."""
 
     def __init__(self, settings: params.Train, manifest: Manifest, world: World = distributed.ALONE) -> None:
         self.settings = settings
@@ -76,6 +62,7 @@ class Trainer:
         seen = decoded_key(manifest.split("train"), self.how)
         identity = f"{manifest.sha256} {settings.model_dump_json()} {self.recipe} {world.size} {seen}"
         self.checkpoint = CACHE_FOLDER / "train" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pth"
+        self.choice: dict[str, Any] | None = None  # how a solved head was chosen
 
     def run(self) -> Progress:
         progress = self.world.agreed(resume(self.checkpoint))
@@ -86,63 +73,27 @@ class Trainer:
         return self._whole(progress)
 
     def _transfer(self, progress: Progress) -> Progress:
-        depth = self.settings.finetune_blocks
-        if progress.phase != "finetune":
-            progress = self._on_features("head", nn.Sequential(), self.recipe.epochs, self.recipe.lr, progress)
-        if depth and self.settings.finetune_epochs:
-            tail = self.model.backbone[-depth:]
-            epochs, lr = self.settings.finetune_epochs, self.recipe.finetune_lr
-            progress = self._on_features("finetune", tail, epochs, lr, progress)
-        return progress
-
-    def _on_features(self, name: str, tail: nn.Sequential, epochs: int, lr: float, progress: Progress) -> Progress:
-        """Train `tail` and the head on cached outputs of the frozen blocks before them."""
-        frozen = self.model.backbone[: len(self.model.backbone) - len(tail)]
+        """The solved head; after it the last blocks, where its cross-validated error says that this may pay."""
+        settings, size = self.settings, self.recipe.image_size
         train, validation = (self._split(name, self.how) for name in ("train", "validation"))
-        pooled = not len(tail)
-        views = ENLARGED_VIEWS if self.recipe.enlarges else VIEWS
-        features = [self._view(train, frozen, view, pooled) for view in views]
-        held_out = self._view(validation, frozen, plain, pooled)
-        top = nn.Sequential(tail, Pool(), self.model.head).to(self.device)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            rng = np.random.default_rng((self.seed, epoch, 1))
-            for batch in shuffled(len(train.labels), self.batch_size, self.seed, epoch):
-                seen = rng.integers(len(features), size=len(batch))
-                rows = np.stack([features[view][row] for view, row in zip(seen, batch, strict=True)])
-                yield torch.from_numpy(rows).to(self.device), train.labels[batch].to(self.device)
-
-        def validate() -> tuple[Tensor, Tensor]:
-            with torch.inference_mode():
-                parts = np.array_split(held_out, -(-len(held_out) // VALIDATION_BATCH))
-                logits = [top(torch.tensor(part).to(self.device)).cpu() for part in parts]
-            return torch.cat(logits), validation.labels
-
-        # Batch norm keeps the statistics it was trained with: a few thousand pictures give no better ones.
-        top.eval()
-        return self._phase(name, top, batches, validate, epochs, lr).run(progress)
+        frozen = Frozen(self.model, f"{settings.architecture} {settings.weights}", size, self.device, self.world)
+        solved = solve(frozen, train, validation, len(self.manifest.classes), settings.search, settings.seed)
+        self.model.use(solved.levels, size)
+        self.model.head.load_state_dict({"weight": solved.weight.T.to(self.device), "bias": solved.bias})
+        self.choice = solved.choice.as_dict()
+        if self.world.leads:
+            print(described(solved.choice))
+        row = {"epoch": 1, "phase": "head", **solved.row}
+        after = Progress("head", 1, row["validation_loss"], row["validation_accuracy"], 0, [row])
+        if not settings.finetune_blocks or solved.choice.error <= settings.finetune_above:
+            return after
+        tuning = Tuning(frozen, solved, train, validation, self._phase, self.recipe, settings)
+        done = tuning.run(progress if progress.phase == "finetune" else after)
+        self.choice["finetuning"] = tuning.account
+        return done
 
     def _split(self, name: str, how: Preprocessing) -> Split:
         return Split.read(self.manifest, name, how, self.world)
-
-    def _view(self, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> Features:
-        """Outputs of the frozen blocks for each picture, seen through `view`; cached on disk."""
-        kind = f"{self.settings.architecture} {self.settings.weights} {len(frozen)} {view.__name__} {pooled}"
-        path = CACHE_FOLDER / "features" / f"{hashlib.sha256(f'{split.key} {kind}'.encode()).hexdigest()[:16]}.npy"
-        if not path.exists():
-            self._compute_view(path, split, frozen, view, pooled)
-        features: Features = np.load(path, mmap_mode=None if pooled else "r")
-        return features
-
-    def _compute_view(self, path: Path, split: Split, frozen: nn.Sequential, view: View, pooled: bool) -> None:
-        def read(rows: slice) -> NDArray[np.uint8]:
-            return np.ascontiguousarray(view(split.pictures[rows]))
-
-        network = Network(self.model.normalise, nn.Sequential(frozen, Pool()) if pooled else frozen).eval()
-        title = f"features, {view.__name__}"
-        with array_writer(path, len(split.pictures)) as write:
-            for start, found in forward(network, self.device, read, len(split.pictures), self.recipe.image_size, title):
-                write(start, found)
 
     def _whole(self, progress: Progress) -> Progress:
         """Train every weight on augmented pictures; validation and the result use a moving average of the weights."""
@@ -192,11 +143,7 @@ class Trainer:
         weights = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
         groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer: torch.optim.Optimizer
-        if name == "head":
-            optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=lr)
+        optimizer = torch.optim.AdamW(groups, lr=lr)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
         return Phase(
             name=name,
@@ -210,7 +157,6 @@ class Trainer:
             patience=self.settings.patience,
             label_smoothing=self.settings.label_smoothing,
             checkpoint=self.checkpoint,
-            keep_best=name != "head",
             averaged=averaged,
             world=self.world,
         )
@@ -220,13 +166,6 @@ def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
     """Exponential moving average of weights whose memory grows to 100 steps, so that short runs forget their start."""
     memory = min(0.99, (1 + int(count)) / (10 + int(count)))
     return average + (new - average) * (1 - memory) if average.is_floating_point() else new
-
-
-class Pool(nn.Module):
-    """Average over the feature map; an embedding that is one already passes."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3)) if features.ndim == 4 else features
 
 
 def train(settings: params.Train, world: World = distributed.ALONE) -> None:
@@ -246,6 +185,8 @@ def write(trainer: Trainer, progress: Progress) -> None:
         "architecture": trainer.settings.architecture,
         "preprocessing": vars(trainer.how),
         "recipe": vars(trainer.recipe),
+        "levels": trainer.model.levels,
+        "head": trainer.choice,
         "device": str(trainer.device),
         "processes": trainer.world.size,
         "parameters": sum(weights.numel() for weights in trainer.model.parameters()),

@@ -22,7 +22,8 @@ from training.fit.architectures import build
 from training.fit.augment import to_channels
 from training.fit.distributed import ALONE
 from training.fit.loop import read_history
-from training.train import Split, preprocessing, train
+from training.fit.pooled import Split
+from training.train import preprocessing, train
 
 NOISE = 0.08  # in accuracy on 100 pictures: two standard errors at 0.9, and a little
 
@@ -66,6 +67,8 @@ def accuracy(project: Path, size: int, architecture: str) -> float:
     """Of the trained network on the test pictures."""
     manifest = Manifest.read(project / "data/manifest.csv", project / "data/processed")
     model = build(architecture, None, len(manifest.classes)).eval()
+    model.use(tuple(json.loads((project / "models/training.json").read_text())["levels"]), size)
+    model.eval()
     model.load_state_dict(torch.load(project / "models/best_model.pth", weights_only=True))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode(), one_thread():
         patch.chdir(project.parent)  # whose cache no test looks at
@@ -89,12 +92,12 @@ def test_two_are_as_accurate_as_one(together: tuple[Path, str], name: str) -> No
     assert two == pytest.approx(one, abs=NOISE)
 
 
-def test_a_head_on_shared_features_ends_where_it_ends_alone(together: tuple[Path, str]) -> None:
+def test_a_head_on_shared_features_is_the_one_solved_alone(together: tuple[Path, str]) -> None:
     root, _ = together
     two, one = (read_history(root / "tuned" / who / "models/history.csv") for who in ("rank0", "alone"))
-    assert [row["phase"] for row in two] == [row["phase"] for row in one] == ["head"] * 30 + ["finetune"] * 2
-    # Alone, five seeds gave 0.262 to 0.286.
-    assert two[29]["validation_loss"] == pytest.approx(one[29]["validation_loss"], rel=0.1)
+    assert two[0]["phase"] == one[0]["phase"] == "head"
+    # The folds are others, since the pictures come in another order; a strength may be the next one.
+    assert two[0]["validation_loss"] == pytest.approx(one[0]["validation_loss"], abs=0.1)
 
 
 def test_rank_0_alone_writes_and_logs(together: tuple[Path, str]) -> None:

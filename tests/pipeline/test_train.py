@@ -127,15 +127,76 @@ def kill_in_training(folder: Path, arguments: tuple[str, ...]) -> bool:
     return False
 
 
-def test_frozen_features_are_cached_and_blocks_can_be_tuned(project: Path) -> None:
-    pretrained = ("--image-size", "64", "--epochs", "5", "--finetune-blocks", "2", "--finetune-epochs", "1")
-    assert train(project, *pretrained).code == 0
-    features = sorted((project / CACHE_FOLDER / "features").iterdir())
+FROZEN = ("--image-size", "64", "--epochs", "2", "--finetune-blocks", "2")
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default architecture: a solved head, evaluated and exported."""
+    folder = tiny_project(tmp_path_factory.mktemp("solved") / "project", ("cat", "dog", "fox"), per_class=24)
+    for module, arguments in (("training.train", FROZEN), ("training.evaluate", ()), ("training.export", ())):
+        done = stage(folder, module, *arguments)
+        assert done.code == 0, done.output
+    return folder
+
+
+def test_a_head_is_solved_and_says_how_it_was_chosen(solved: Path) -> None:
+    summary = json.loads((solved / "models/training.json").read_text())
+    table = summary["head"]["table"]
+    assert [row["views"] for row in table[:2]] == [["plain"], ["plain", "sharpened"]]
+    assert {row["levels"] for row in table} == {"last", "late", "all"}
+    assert [row["chosen"] for row in table].count(True) == 1
+    assert len((solved / "models/history.csv").read_text().splitlines()) == 2
+    assert summary["validation_accuracy"] > 0.8
+    quarter, half, whole = (point["pictures"] for point in summary["head"]["learning_curve"])
+    assert (
+        quarter
+        < half
+        < whole
+        == len(Manifest.read(solved / "data/manifest.csv", solved / "data/processed").split("train"))
+    )
+
+
+def test_a_solved_head_answers_as_it_was_evaluated(solved: Path) -> None:
+    folder = ModelFolder.open(solved / "models/model")
+    classifier = Classifier(folder)
+    lines = (solved / "models/predictions.csv").read_text().splitlines()[1::3]
+    files = [(solved / "data/processed" / line.split(",")[0]).read_bytes() for line in lines]
+    expected = np.array([line.split(",")[4:] for line in lines], dtype=float)
+    np.testing.assert_allclose(classifier.predict_bytes(files), expected, atol=1e-4)
+
+
+def test_it_is_the_same_each_time_from_cached_features(solved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(solved, again)
+    features = sorted((again / CACHE_FOLDER / "features").iterdir())
     stamps = [path.stat().st_mtime_ns for path in features]
-    assert train(project, *pretrained, "--lr", "0.01").code == 0
+    assert train(again, *FROZEN).code == 0
     assert [path.stat().st_mtime_ns for path in features] == stamps
-    phases = [line.split(",")[1] for line in (project / "models/history.csv").read_text().splitlines()[1:]]
-    assert phases == ["head"] * 5 + ["finetune"]
+    for name in ("history.csv", "training.json"):
+        assert (again / "models" / name).read_text() == (solved / "models" / name).read_text()
+
+
+def test_the_last_blocks_are_trained_after_a_poor_head_and_the_better_is_kept(solved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(solved, again)
+    done = train(again, *FROZEN, "--finetune-above", "0", "--lr", "0.5")
+    assert done.code == 0
+    assert "fine-tuning: not kept, the head alone is as good" in done.output
+    account = json.loads((again / "models/training.json").read_text())["head"]["finetuning"]
+    assert (account["epochs"], account["won"]) == (2, False)
+    phases = [line.split(",")[1] for line in (again / "models/history.csv").read_text().splitlines()[1:]]
+    assert phases == ["head", "finetune", "finetune"]
+    before, after = (torch.load(path / "models/best_model.pth", weights_only=True) for path in (solved, again))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_budget_too_small_is_told(solved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(solved, again)
+    done = train(again, "--image-size", "64", "--finetune-blocks", "2", "--finetune-above", "0", "--minutes", "0")
+    assert "fine-tuning: not tried: two epochs take about" in done.output
 
 
 def test_evaluation_describes_the_test_split(trained: Path) -> None:

@@ -19,14 +19,13 @@ from training.fit.distributed import World, joined
 from training.train import train
 
 FROM_SCRATCH = {"architecture": "cnn", "image_size": 32, "epochs": 8, "batch_size": 16}
-# All 80 pictures in each batch: but for mirroring, both ways of training take the same steps.
 FINE_TUNED = {
     "image_size": 64,
-    "epochs": 30,
     "batch_size": 80,
+    "epochs": 2,
+    "lr": 0.00003,
     "finetune_blocks": 2,
-    "finetune_epochs": 2,
-    "finetune_lr": 0.00003,
+    "finetune_above": 0.0,
 }
 RECIPES: dict[str, dict[str, Any]] = {"scratch": FROM_SCRATCH, "tuned": FINE_TUNED}
 

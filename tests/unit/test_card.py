@@ -105,3 +105,20 @@ def test_the_words_of_others_are_words(
     assert f"| architecture | {shown} |" in text
     assert "| code | `0'<script>`" in text
     assert "\x1b" not in text
+
+
+def test_what_was_tried_for_the_head_is_a_table(tmp_path: Path) -> None:
+    tried = {"levels": "last", "views": ["plain"], "strength": 1.0, "log_loss": 0.3, "changed_log_loss": 0.4}
+    tried |= {"apart": 0.75, "error": 0.125, "chosen": False}
+    chosen = tried | {"levels": "late", "views": ["plain", "mirrored"], "log_loss": 0.25, "chosen": True}
+    curve = [
+        {"pictures": 50, "log_loss": 0.4, "accuracy": 0.75},
+        {"pictures": 100, "log_loss": 0.25, "accuracy": 0.875},
+    ]
+    head = {"table": [tried, chosen], "learning_curve": curve, "finetuning": {"said": "not kept"}}
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES, head=head)
+    text = card.document(folder.card, folder.sha256)
+    assert "| last | plain | 1 | 0.3000 | 0.4000 | 0.7500 | 0.1250 |  |" in text
+    assert "| late | plain, mirrored | 1 | 0.2500 | 0.4000 | 0.7500 | 0.1250 | chosen |" in text
+    assert "Error by training pictures: 0.2500 of 50, 0.1250 of 100." in text
+    assert "Fine-tuning: not kept." in text

@@ -183,9 +183,9 @@ def test_a_wrong_override_names_the_key() -> None:
 
 
 def test_a_small_number_as_dvc_writes_it(tmp_path: Path) -> None:
-    path = changed(tmp_path, "train.finetune_lr", 0.5)
-    path.write_text(path.read_text().replace("finetune_lr: 0.5", "finetune_lr: 1e-05"))
-    assert params.load(path).train.finetune_lr == 1e-5
+    path = changed(tmp_path, "train.lr", 0.5)
+    path.write_text(path.read_text().replace("lr: 0.5", "lr: 1e-05"))
+    assert params.load(path).train.lr == 1e-5
 
 
 @pytest.mark.parametrize("name", ["A", "a b", "a/b", "a--b", "-a", "", "a" * 64, "katze_ä"])

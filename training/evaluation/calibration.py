@@ -13,6 +13,7 @@ from training import params
 from training.evaluation import metrics
 from training.evaluation.novelty import Novelty
 from training.evaluation.trained import EvaluationError, Outputs
+from training.fit.temperature import fit_temperature
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -45,7 +46,7 @@ class Calibration:
         sharp photograph looks novel. Then pictures of other things (`others`) set the novelty threshold: as high as
         catching the share `novelty_catch` of them allows.
         """
-        temperature = metrics.fit_temperature(validation.logits, validation_labels)
+        temperature = fit_temperature(validation.logits, validation_labels)
         probs = metrics.probabilities(validation.logits, temperature)
         novelty = Novelty.fit(train.embeddings, train_labels)
         threshold = np.quantile(novelty.score(validation.embeddings), settings.novelty_quantile)

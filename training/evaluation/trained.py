@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training.common.errors import ExpectedError
-from training.fit.architectures import Classifier, build
+from training.fit.architectures import Classifier, Trunk, build
 from training.fit.forward import Network, onnx_bytes, run_batches, runner
 from training.fit.outputs import SUMMARY_FILE, WEIGHTS_FILE
 from training.model.preprocess import Preprocessing
@@ -55,7 +56,7 @@ class Trained:
     preprocessing: Preprocessing
     architecture: str
     enlarges: bool  # most of its training pictures were smaller than its input
-    views: tuple[str, ...] | None  # what a solved head learned from, as cross-validation chose; None: no such choice
+    head: dict[str, Any] | None = None  # how a solved head was chosen (training.fit.choice)
 
     @classmethod
     def load(cls) -> Trained:
@@ -65,14 +66,19 @@ class Trained:
         summary = json.loads(SUMMARY_FILE.read_text())
         classes, how = tuple(summary["classes"]), Preprocessing(**summary["preprocessing"])
         model = build(summary["architecture"], None, len(classes))
+        model.use(tuple(summary["levels"]), how.size)
         model.load_state_dict(torch.load(WEIGHTS_FILE, weights_only=True))
-        chosen = summary.get("head")
-        views = tuple(chosen["candidate"]["views"]) if chosen else None
-        return cls(model.eval(), classes, how, summary["architecture"], summary["recipe"]["enlarges"], views)
+        enlarges = summary["recipe"]["enlarges"]
+        return cls(model.eval(), classes, how, summary["architecture"], enlarges, summary["head"])
+
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        """What a solved head learned from, as cross-validation chose; None: no such choice."""
+        return tuple(self.head["candidate"]["views"]) if self.head else None
 
     def backbone(self) -> bytes:
         """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""
-        network = Network(self.model.normalise, self.model.backbone)
+        network = Network(self.model.normalise, Trunk(self.model.backbone, self.model.levels))
         return onnx_bytes(network, self.preprocessing.size, [FEATURES])
 
     def outputs(self, backbone: bytes, pictures: NDArray[np.uint8], title: str) -> Outputs:

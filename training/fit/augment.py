@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # [N, size, size, 3] to
 SMALLEST_CROP = 0.3  # share of the picture's area
 STRETCH = 0.29  # natural logarithm of the largest change of aspect, 4:3
 COLOUR = 0.3  # brightness, contrast and saturation vary by this factor
+QUALITY = 30  # JPEG
+MARGIN = 0.06  # share of the side that is cut off on each side
+GRAIN = 20.0  # standard deviation of the noise, of 255
+PIECES = 4  # on each side
 
 
 def plain(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,12 +38,96 @@ def sharpened(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.fromarray(picture).filter(mask)) for picture in pictures])
 
 
-def sharpened_mirrored(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return sharpened(mirrored(pictures))
+def grey(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([np.asarray(Image.fromarray(picture).convert("L").convert("RGB")) for picture in pictures])
 
 
-VIEWS: tuple[View, ...] = (plain, mirrored)
-ENLARGED_VIEWS: tuple[View, ...] = (sharpened, sharpened_mirrored)
+def softened(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Half the resolution, as a smaller copy of the picture has."""
+    side = pictures.shape[1]
+    small = (Image.fromarray(picture).resize((side // 2, side // 2), Image.Resampling.BOX) for picture in pictures)
+    return np.stack([np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)) for picture in small])
+
+
+def darker(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(pictures * (1 - COLOUR)).astype(np.uint8)
+
+
+def brighter(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(np.minimum(pictures * (1 + COLOUR), 255)).astype(np.uint8)
+
+
+def encoded(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Written as JPEG of low quality and read again."""
+
+    def again(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=QUALITY)
+        return np.asarray(Image.open(file))
+
+    return np.stack([again(picture) for picture in pictures])
+
+
+def enlarged(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle of the picture at its full size, as from a step nearer."""
+    side = pictures.shape[1]
+    cut = round(side * MARGIN)
+    box = (cut, cut, side - cut, side - cut)
+    linear = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), linear, box)) for picture in pictures])
+
+
+def grainy(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With the noise of a dark room, the same on each picture."""
+    noise = np.random.default_rng(0).normal(0, GRAIN, pictures.shape[1:])
+    return np.asarray(np.clip(pictures + noise, 0, 255)).astype(np.uint8)
+
+
+def in_pieces(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut into squares that changed places: what it shows is gone, its colours and its grain are there."""
+    count, side = len(pictures), pictures.shape[1] // PIECES
+    whole = pictures[:, : side * PIECES, : side * PIECES]
+    squares = whole.reshape(count, PIECES, side, PIECES, side, 3).swapaxes(2, 3).reshape(count, -1, side, side, 3)
+    moved = squares[:, np.random.default_rng(0).permutation(PIECES**2)]
+    placed = moved.reshape(count, PIECES, PIECES, side, side, 3).swapaxes(2, 3)
+    seen = np.array(pictures)
+    seen[:, : side * PIECES, : side * PIECES] = placed.reshape(whole.shape)
+    return seen
+
+
+# What a head may learn from beside the plain picture, each only where cross-validation says that it helps.
+VIEWS: dict[str, View] = {"sharpened": sharpened, "mirrored": mirrored}
+MORE_VIEWS: dict[str, View] = {"grey": grey, "enlarged": enlarged, "softened": softened, "darker": darker}
+PLAIN, MIRRORED = "plain", "mirrored"
+ALL_VIEWS: dict[str, View] = {PLAIN: plain, **VIEWS, **MORE_VIEWS}
+# How pictures that people send differ from those that were learnt from, whatever they show.
+CHANGES: dict[str, View] = {
+    "sharpened": sharpened,
+    "softened": softened,
+    "darker": darker,
+    "brighter": brighter,
+    "encoded": encoded,
+    "grainy": grainy,
+}
+
+
+def named(view: str) -> View:
+    """The view of that name, or of several names after each other: `plain`, `sharpened`, `sharpened mirrored`."""
+    steps = [ALL_VIEWS[name] for name in view.split()]
+
+    def seen(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        for step in steps:
+            pictures = step(pictures)
+        return pictures
+
+    return seen
+
+
+def extended(views: Sequence[str], view: str) -> tuple[str, ...]:
+    """`views` and one more. Mirrored is one of each, since a mirrored picture is as sharp or as dark as it was."""
+    if view == MIRRORED:
+        return (*views, *(view if one == PLAIN else f"{one} {view}" for one in views))
+    return (*views, view, f"{view} {MIRRORED}") if MIRRORED in views else (*views, view)
 
 
 def to_channels(pictures: NDArray[np.uint8]) -> Tensor:

@@ -69,10 +69,15 @@ def forward(
     network: Network, device: torch.device, read: Read, count: int, size: int, title: str
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first row, outputs) for `count` pictures in order, with a progress bar."""
+    run, streams = ready(network, device, size)
+    yield from run_batches(run, read, count, title, streams)
+
+
+def ready(network: Network, device: torch.device, size: int) -> tuple[Run, int]:
+    """`network` as a function, and how many calls of it at once are quickest: making it takes a second."""
     if device.type == "cpu":
-        yield from run_batches(runner(onnx_bytes(network.cpu(), size, ["output"])), read, count, title)
-    else:
-        yield from run_batches(_torch(network.to(device), device), read, count, title, streams=1)
+        return runner(onnx_bytes(network.cpu(), size, ["output"])), usable_cores()
+    return _torch(network.to(device), device), 1
 
 
 def run_batches(

@@ -54,9 +54,6 @@ class Phase:
     patience: int
     label_smoothing: float
     checkpoint: Path
-    # A head alone is a convex problem: its last epoch is nearest to the optimum, and a better validation loss before
-    # that is luck. All else overfits in the end and keeps its best epoch.
-    keep_best: bool = True
     averaged: torch.optim.swa_utils.AveragedModel | None = None  # weights that validation and the result use
     world: World = ALONE
 
@@ -76,7 +73,6 @@ class Phase:
             better = row["validation_loss"] < progress.best_loss
             if better:
                 progress.stale = 0
-            if better or not self.keep_best:
                 progress.best_loss, progress.best_accuracy = row["validation_loss"], row["validation_accuracy"]
                 best = copy.deepcopy(self._result().state_dict())
             progress.history.append({"epoch": len(progress.history) + 1, "phase": self.name, **row})

@@ -16,21 +16,6 @@ def confident(labels: np.ndarray, sure: float, flip: np.ndarray) -> np.ndarray:
     return np.stack([first, 1 - first], axis=1)
 
 
-def test_temperature_recovers_the_one_that_was_applied() -> None:
-    random = np.random.default_rng(0)
-    logits = random.normal(0, 2, (20_000, 3))
-    labels = np.array([random.choice(3, p=row) for row in metrics.probabilities(logits, 1.0)])
-    assert metrics.fit_temperature(logits * 2.5, labels) == pytest.approx(2.5, rel=0.05)
-
-
-def test_of_few_pictures_no_temperature_makes_certain() -> None:
-    """Eleven pictures that are all told apart would be told apart at any temperature."""
-    labels = np.arange(11) % 2
-    logits = 3.0 * np.eye(2)[labels]
-    sure = metrics.probabilities(logits, metrics.fit_temperature(logits, labels)).max(1)
-    assert sure == pytest.approx(12 / 13, abs=1e-6)
-
-
 def test_temperature_keeps_the_order_of_the_answers() -> None:
     logits = np.random.default_rng(1).normal(size=(50, 4))
     cold, hot = metrics.probabilities(logits, 0.5), metrics.probabilities(logits, 5.0)

