@@ -45,7 +45,7 @@ SCREEN = 85  # lines, more or less
 LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
 # Programs that the project does not bring. They are not looked for: which of them a machine has must not matter.
 ELSEWHERE = (
-    *("make", "git", "sed", "curl", "docker", "openssl"),
+    *("make", "git", "cp", "sed", "curl", "docker", "openssl"),
     *("cosign", "helm", "kubectl", "prometheus", "promtool", "amtool"),
 )
 SHELL = ("cd", "export", "source", "for", "while")

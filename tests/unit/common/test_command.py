@@ -20,8 +20,10 @@ from training.common.errors import ExpectedError
 
 CAUGHT_BEFORE = {
     "InstallError",  # training/install.py runs before anything is installed and ends by itself
+    "NothingToDoError",  # monitoring/promoted.py answers it to MLflow
     "PassingError",  # data/download.py tries again
     "PictureError",  # one picture is refused, the others go on
+    "_BusyError",  # training/serving/records/index.py looks into the log instead
 }
 
 
