@@ -19,7 +19,7 @@ from k8s.rollout.installation import MODEL, NAME_LABEL, PREVIOUS, Installation
 from k8s.rollout.kubectl import MANAGER, Kubectl
 from k8s.rollout.lease import Lease
 from k8s.rollout.snapshot import Snapshot
-from k8s.target import Check, DeployError, Image, Instance, Lineage, call, described, succeeds
+from k8s.target import Check, DeployError, Image, Instance, Lineage, call, described
 
 URL_VARIABLE = "DEPLOY_URL"
 FIRST = (
@@ -60,7 +60,8 @@ class Cluster:
 
     @contextlib.contextmanager
     def exclusive(self, patience: float) -> Iterator[None]:
-        self._require_namespace()
+        if self._outside:
+            print(self.kubectl.apply(self._outside), end="", flush=True)
         access.require(self.kubectl, access.wanted(self.installation.objects))
         with self.lease.held(patience):
             yield
@@ -88,17 +89,17 @@ class Cluster:
 
     def rehearse(self, image: Image) -> list[str]:
         wanted = self.installation.running(image.reference, {})
-        if self._namespace_exists():
-            lines = rehearsal.rehearse(self.kubectl, self._applied(wanted), self.force)
-        else:
-            lines = self.kubectl.apply(wanted.of_kind("Namespace"), rehearsal.TRIAL).splitlines()
+        if any(one["kind"] == "Namespace" for one in self._outside):
+            lines = self.kubectl.apply(self._outside, rehearsal.TRIAL).splitlines()
             lines.append(f"the rest cannot be tried before the namespace {self.kubectl.namespace} is there")
+        else:
+            lines = rehearsal.rehearse(self.kubectl, [*self._outside, *wanted.own], self.force)
         name = self.installation.name
         return [*lines, f"then test a candidate, roll deployment/{name} out, test it, and go back if it fails"]
 
     def roll_out(self, image: Image, check: Check, timeout: float, back: bool) -> Lineage:
         wanted = self.installation.running(image.reference, {})
-        print("\n".join(rehearsal.rehearse(self.kubectl, self._applied(wanted), self.force)), flush=True)
+        print("\n".join(rehearsal.rehearse(self.kubectl, wanted.own, self.force)), flush=True)
         before = Snapshot.read(self.kubectl, self.installation)
         model = self._test_candidate(wanted, image, check, timeout, before)
         wanted = self.installation.running(image.reference, self._notes(before, image, model, back))
@@ -137,7 +138,7 @@ class Cluster:
         """All pods are to run the tested version."""
         self.lease.require()
         with interrupts.deferred():
-            print(self.kubectl.apply(self._applied(wanted), rehearsal.FORCE), end="", flush=True)
+            print(self.kubectl.apply(wanted.own, rehearsal.FORCE), end="", flush=True)
         state = progress.wait(self.kubectl, wanted, image.reference, wanted.minimum(), timeout)
         with self._url(state) as url:
             if check(url, image) != model:
@@ -211,23 +212,13 @@ class Cluster:
         else:
             print(f"name this image in {self.overlay} too, so that `kubectl apply -k` repeats it: {image.reference}")
 
-    def _namespace_exists(self) -> bool:
-        return succeeds(self.kubectl.command("get", "namespace", self.kubectl.namespace))
-
-    def _require_namespace(self) -> None:
-        if self._namespace_exists():
-            return
-        made = self.installation.of_kind("Namespace")
-        if not made:
-            raise DeployError(f"there is no namespace {self.kubectl.namespace}, or this account may not see it")
-        print(self.kubectl.apply(made), end="", flush=True)
-
-    def _applied(self, wanted: Installation) -> list[Object]:
-        """All but what lies outside of the namespace and is as it should be: this account need not own that."""
-        return [one for one in wanted.objects if one in wanted.own or not self._stands(one)]
+    @cached_property
+    def _outside(self) -> list[Object]:
+        """What lies outside of the namespace and is not as it should be: else it is an administrator's, not ours."""
+        return [one for one in self.installation.objects if one not in self.installation.own and not self._stands(one)]
 
     def _stands(self, one: Object) -> bool:
-        """Whether an administrator's object is there with all our labels, or is not ours to see."""
+        """Whether it is there with all our labels, or is not ours to see."""
         try:
             found = self.kubectl.json("get", one["kind"], one["metadata"]["name"], "--ignore-not-found")
         except DeployError:

@@ -48,7 +48,7 @@ ELSEWHERE = (
     *("make", "git", "cp", "sed", "curl", "docker", "openssl"),
     *("cosign", "helm", "kubectl", "prometheus", "promtool", "amtool"),
 )
-SHELL = ("cd", "export", "source", "for", "while")
+SHELL = ("cd", "cp", "export", "source", "for", "while")
 TOOL = re.compile(r"[a-z][\w-]*|\.?[\w-]+/[\w./-]+")  # what may stand first in a command
 OPTION = re.compile(r"--[a-z][a-z0-9-]+")
 
