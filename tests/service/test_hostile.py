@@ -6,8 +6,10 @@ model; MODEL_PATH=/absolute/path/of/models/model takes a real one.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import select
 import shutil
 import socket
 import time
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPResponse
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
@@ -23,8 +26,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
-from tests.service.pictures import bomb, good_kinds, large_but_allowed
+from tests.service.pictures import bomb, encode, good_kinds, large_but_allowed
 from tests.service.server import Server, children, raw_post
 from tests.service.test_bad_input import BODIES_OF_ONE, FORM, field, form
 
@@ -96,6 +100,78 @@ def good_times(client: httpx.Client, picture: bytes, expected: dict[str, float],
 
 def resident_mb(pids: Iterable[int]) -> float:
     return float(sum(psutil.Process(pid).memory_info().rss for pid in pids)) / 2**20
+
+
+def statuses_of_good(client: httpx.Client, picture: bytes, stop: Event) -> Counter[int]:
+    """Of the requests of a good client that asks until it is told to stop."""
+    statuses: Counter[int] = Counter()
+    while not stop.is_set():
+        statuses[client.post("/predict", files={"image": picture}).status_code] += 1
+        time.sleep(0.05)
+    return statuses
+
+
+def waiting(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("classifier_waiting_pictures "))
+
+
+def test_pictures_that_are_slow_to_decode_take_no_place_of_others(attacked: Server, cat: bytes) -> None:
+    """More of them at once than pictures may wait, each of 56 kB."""
+    stop, large = Event(), large_but_allowed()
+    with httpx.Client(base_url=attacked.url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
+        good = pool.submit(statuses_of_good, client, cat, stop)
+        greedy = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(150)]
+        for connection in greedy:
+            connection.sendall(raw_post(len(large)) + large)
+        time.sleep(2)
+        stop.set()
+        assert set(good.result()) == {200}
+        heads = [connection.recv(12, socket.MSG_DONTWAIT) for connection in greedy if readable(connection)]
+        assert b"HTTP/1.1 503" in heads  # their own places are few
+        for connection in greedy:
+            connection.close()
+
+
+def readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def test_who_is_gone_gives_its_places_back(attacked: Server) -> None:
+    body = form(*[field("images", large_but_allowed())] * 32)
+    head = raw_post(len(body), FORM["Content-Type"]).replace(b"/predict", b"/predict_batch")
+    gone = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(4)]
+    for connection in gone:
+        connection.sendall(head + body)
+    time.sleep(0.3)
+    for connection in gone:
+        connection.close()
+    with httpx.Client(base_url=attacked.url, timeout=30) as client:
+        time.sleep(1)
+        assert waiting(client) == 0
+        assert client.post("/predict", files={"image": large_but_allowed()}).status_code == 200
+
+
+def test_memory_that_stands_still_is_taken_from_its_holder_not_from_who_comes(attacked: Server) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    good = encode(Image.fromarray(noise), "PNG")  # more than needs no room
+    stalled = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(12)]
+    for connection in stalled:
+        connection.sendall(raw_post(10_400_000) + bytes(9_900_000))
+    with httpx.Client(base_url=attacked.url, timeout=30) as client:
+        answers = [client.post("/predict", content=good, headers={"Content-Type": "image/png"}) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [200] * 8
+    cut = [json.loads(answer_on(connection)) for connection in stalled if readable(connection)]
+    assert cut
+    assert {(each["error"]["code"], "memory" in each["error"]["message"]) for each in cut} == {("slow_upload", True)}
+    for connection in stalled:
+        connection.close()
+
+
+def answer_on(connection: socket.socket) -> bytes:
+    response = HTTPResponse(connection)
+    response.begin()
+    return response.read()
 
 
 def test_good_clients_never_notice(attacked: Server, cat: bytes) -> None:

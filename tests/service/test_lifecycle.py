@@ -63,11 +63,11 @@ def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(tight: Ser
     assert after.status_code == 200
 
 
-def test_who_comes_back_at_once_is_read_a_moment_later(tight: Server, slow_picture: bytes, cat: bytes) -> None:
+def test_who_comes_back_at_once_is_read_a_moment_later(tight: Server, slow_picture: bytes) -> None:
     impatient = HTTPConnection("127.0.0.1", tight.port, timeout=20)
 
     def ask() -> int:
-        impatient.request("POST", "/predict", cat, KEY | {"Content-Type": "image/png"})
+        impatient.request("POST", "/predict", slow_picture, KEY | {"Content-Type": "image/png"})
         answer = impatient.getresponse()
         answer.read()
         return answer.status

@@ -60,6 +60,10 @@ class Fault(Exception):
         return self.response(request.state.request_id)
 
 
-def overloaded(limit: int) -> Fault:
-    message = f"{limit} pictures are waiting already"
-    return Fault(503, OVERLOADED, message, "try again in a second", Retry_After="1")
+def disconnected() -> Fault:
+    return Fault(400, "disconnected", "the connection ended before the answer", "try again")
+
+
+def overloaded(full: str, **headers: str) -> Fault:
+    """`full` says what is."""
+    return Fault(503, OVERLOADED, full, "try again in a second", Retry_After="1", **headers)

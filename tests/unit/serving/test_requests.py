@@ -20,8 +20,8 @@ from training.serving.threads import Threads
 ROOT = Path(__file__).parents[3]
 
 
-def request() -> Any:
-    return SimpleNamespace(state=SimpleNamespace())
+def request(client: str = "a") -> Any:
+    return SimpleNamespace(state=SimpleNamespace(client=client))
 
 
 @pytest.fixture
@@ -59,3 +59,34 @@ def test_who_leaves_makes_room(reader: Reader) -> None:
     reader.leave(first)
     reader._enter(request(), 20)
     assert reader.waiting == 20
+
+
+def test_one_client_gets_half_while_another_asks(reader: Reader) -> None:
+    first = request()
+    reader._enter(first, 10)
+    reader._enter(request("b"), 1)
+    with pytest.raises(Fault):
+        reader._enter(request(), 1)
+    reader._enter(request("b"), 9)
+    reader.leave(first)
+    reader._enter(request("c"), 10)  # of one that holds nothing
+
+
+def test_a_request_too_large_for_the_places_is_let_in_when_nobody_waits(reader: Reader) -> None:
+    reader._enter(request(), 60)
+    with pytest.raises(Fault):
+        reader._enter(request("b"), 1)
+
+
+def test_what_takes_long_makes_room_for_others_and_has_bounds_of_its_own(reader: Reader) -> None:
+    first = request()
+    reader._enter(first, 20)
+    reader._enter_slow(first, 20, 30_000_000)
+    assert reader.waiting == 0
+    second = request()
+    reader._enter(second, 20)
+    with pytest.raises(Fault) as refused:
+        reader._enter_slow(second, 20, 11_000_000)
+    assert "slow to decode" in str(refused.value)
+    reader.leave(first)
+    reader._enter_slow(second, 20, 60_000_000)

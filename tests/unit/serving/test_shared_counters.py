@@ -49,7 +49,7 @@ def test_workers_see_one_another_and_a_row_is_free_again_when_its_worker_dies(
         mine.add(Count.PICTURES, 2)
         mine.add(Count.CONNECTIONS, 1)
         assert (mine.mine(Count.PICTURES), mine.all(Count.PICTURES)) == (2, 7)
-        assert (mine.fewest_connections(), mine.all(Count.BYTES)) == (2, 0)  # this one does not listen
+        assert (mine.fewest_connections(), mine.all(Count.SLOW_PIXELS)) == (2, 0)  # this one does not listen
         mine.add(Count.LISTENING, 1)
         assert mine.fewest_connections() == 1
         monkeypatch.setattr(shared_counters, "JOIN_S", 0.2)

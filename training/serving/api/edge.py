@@ -69,6 +69,7 @@ class Edge:
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         path = scope["path"]
+        scope["state"]["client"] = address = (scope.get("client") or ("",))[0]
         if path not in self.paths:
             raise Fault.of_status(404, self.settings.timeout)
         if path not in KEYED and not path.startswith(PRIVATE):
@@ -80,7 +81,7 @@ class Edge:
             raise Fault(401, "no_valid_key", "this address needs an API key", hint, WWW_Authenticate="Bearer")
         if path not in KEYED:
             return
-        client = key.decode("latin-1") if self.keys else (scope.get("client") or ("",))[0]
+        scope["state"]["client"] = client = key.decode("latin-1") if self.keys else address
         wait = self.rate.take(client)
         if wait > 0:
             message = f"more than {self.settings.rate_limit:g} requests a second"

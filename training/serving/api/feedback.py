@@ -23,7 +23,7 @@ MAX_BYTES = 10_000  # of a body
 async def answer(request: Request, store: FeedbackStore, reader: Reader) -> Response:
     """The response to a request."""
     try:
-        said = _said(request, await reader.receive(request, MAX_BYTES))
+        said = _said(request, await reader.bodies.receive(request, MAX_BYTES))
         return Response(orjson.dumps(await _recorded(store, said)), media_type="application/json")
     except Fault as fault:
         return fault.answer(request)

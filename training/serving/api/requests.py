@@ -6,6 +6,7 @@ Nothing here fetches a URL or unpickles (BentoML's own parsing of a file field d
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import math
 import time
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import bentoml
 from PIL.Image import Image
 from pydantic import Field
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from training.model import preprocess
 from training.model.preprocess import Limits, PictureError, Preprocessing
 from training.params import Serve
 from training.serving import settings as serve_settings
+from training.serving.api.bodies import Bodies, too_many_bytes
 from training.serving.api.multipart import Part, parse
+from training.serving.api.places import Places
 from training.serving.connections.shared_counters import Count, SharedCounters
 from training.serving.errors import Fault, overloaded
 from training.serving.threads import Threads
@@ -38,18 +41,24 @@ SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which 
 SLOW_PIXELS_JPEG = 3_000_000  # these are decoded at a smaller scale
 LARGE_PIXELS = 4_000_000  # above it pictures are decoded one at a time by all workers, for the sake of memory
 LARGE_PIXELS_JPEG = 25_000_000
+PLACE_PIXELS = 1_000_000  # of work that may wait for each picture that may: by 128 a few seconds of one core
 
 
 class SlowDecode(NamedTuple):
-    """A picture that takes long: what goes on with it, and where."""
+    """A picture that takes long: what goes on with it, where, and the pixels of work it is taken for."""
 
     threads: Threads
     decode: Callable[[], Decoded | SlowDecode]
+    work: int
 
 
 class Reader:
     """Reads pictures out of requests, bounded in bytes, pixels, time and number; decodes in `threads`,
-    and what takes long in threads of its own."""
+    and what takes long in threads of its own.
+
+    A picture holds a place until its answer. One that takes long, as its header tells, gives it up for places among its
+    like, as many as it has work: pictures that are quick to answer never wait behind those.
+    """
 
     def __init__(
         self, settings: Serve, how: Preprocessing, watch: Watch, threads: Threads, counters: SharedCounters
@@ -60,7 +69,11 @@ class Reader:
         self.limits: Limits = serve_settings.limits(settings)
         self._counters = counters
         # Were one worker to take more than its part of those that may wait, their turn would come late.
-        self._share = max(math.ceil(settings.max_waiting / counters.workers), settings.max_pictures)
+        share = max(math.ceil(settings.max_waiting / counters.workers), settings.max_pictures)
+        self._quick = Places(counters, Count.PICTURES, settings.max_waiting, share)
+        slow = settings.max_waiting * PLACE_PIXELS
+        self._long = Places(counters, Count.SLOW_PIXELS, slow, slow)
+        self.bodies = Bodies(settings, counters.workers)
         self._threads = threads
         self._slow = Threads(threads.number, "decode-slow")
         self._large = Threads(1, "decode-large")
@@ -72,8 +85,11 @@ class Reader:
         body = await self._body(request, self.settings.max_bytes + (FORM_BYTES if _is_form(media) else 0))
         self._enter(request, 1)
 
-        file = await self._decoded(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
-        return Upload(file, request.state.request_id, abstain, request.state.received, time.perf_counter())
+        opened = await self._opened(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
+        [decoded] = await self._decoded(request, [opened]) if isinstance(opened, SlowDecode) else [opened]
+        if isinstance(decoded, Fault):
+            raise decoded
+        return Upload(decoded, request.state.request_id, abstain, request.state.received, time.perf_counter())
 
     async def many(self, request: Request) -> list[Upload | RejectedUpload]:
         """The pictures of a form's fields `images`, in order; what is wrong with one stands in its place."""
@@ -88,12 +104,23 @@ class Reader:
             raise Fault(422, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
         self._enter(request, len(parts))
 
-        return list(await asyncio.gather(*(self._item(request, abstain, *item) for item in enumerate(parts))))
+        opened = await asyncio.gather(*(self._opened(functools.partial(bytes, part.data)) for part in parts))
+        uploads: list[Upload | RejectedUpload] = []
+        for index, each in enumerate(await self._decoded(request, opened)):
+            request_id = f"{request.state.request_id}.{index}"
+            if isinstance(each, Fault):
+                uploads.append(RejectedUpload(each, request_id))
+            else:
+                uploads.append(Upload(each, request_id, abstain, request.state.received, time.perf_counter()))
+        return uploads
 
     def leave(self, request: Request) -> None:
         """The request is over: its pictures wait no longer, its bytes are not held any more."""
-        self._counters.add(Count.PICTURES, -getattr(request.state, "pictures", 0))
-        self._counters.add(Count.BYTES, -getattr(request.state, "bytes", 0))
+        self.bodies.give_back(request)
+        if getattr(request.state, "pictures", 0):
+            self._quick.give_back(request.state.client, request.state.pictures)
+        if getattr(request.state, "slow", 0):
+            self._long.give_back(request.state.client, request.state.slow)
 
     def close(self) -> None:
         """End the threads for pictures that take long."""
@@ -102,77 +129,65 @@ class Reader:
 
     @property
     def waiting(self) -> int:
-        """Pictures that the workers have accepted and not yet answered."""
-        return self._counters.all(Count.PICTURES)
-
-    def _is_full(self, pictures: int) -> bool:
-        """Whether so many more may not wait."""
-        own = self._counters.mine(Count.PICTURES) + pictures
-        return own > self._share or self.waiting + pictures > self.settings.max_waiting
+        """Pictures that the workers have accepted and not yet answered, without those that take long to decode."""
+        return self._quick.taken
 
     def _enter(self, request: Request, pictures: int) -> None:
-        if self._is_full(pictures):
-            raise overloaded(self.settings.max_waiting)
-        self._counters.add(Count.PICTURES, pictures)
+        if not self._quick.has_room(request.state.client, pictures):
+            raise overloaded(f"{self.waiting} pictures are waiting already")
+        self._quick.take(request.state.client, pictures)
         request.state.pictures = pictures
 
-    async def receive(self, request: Request, limit: int) -> bytes:
-        """The body of a request, at most `limit` bytes; `leave` must follow."""
-        declared = request.headers.get("content-length")
-        if declared is not None and int(declared) > limit:
-            raise _too_many_bytes(limit)
-        try:
-            async with asyncio.timeout(self.settings.upload_timeout):
-                return await self._chunks(request, limit)
-        except TimeoutError:
-            message = f"the body did not arrive within {self.settings.upload_timeout:g} s"
-            raise Fault(408, "slow_upload", message, "send less, or faster", Connection="close") from None
-        except ClientDisconnect:
-            raise Fault(400, "disconnected", "the connection ended before the body did", "try again") from None
+    def _enter_slow(self, request: Request, pictures: int, work: int) -> None:
+        """So many pictures of the request take long: they wait among their like."""
+        client, before = request.state.client, getattr(request.state, "slow", 0)
+        if not self._long.has_room(client, work, before):
+            raise overloaded(f"pictures of {self._long.taken} pixels that are slow to decode are waiting already")
+        self._long.take(client, work)
+        request.state.slow = before + work
+        self._quick.give_back(client, pictures)
+        request.state.pictures -= pictures
 
     async def _body(self, request: Request, limit: int) -> bytes:
         _check_media(request.headers.get("content-type", ""))
-        if self._is_full(1):
-            raise overloaded(self.settings.max_waiting)
-        return await self.receive(request, limit)
+        if not self._quick.has_room(request.state.client, 1):
+            raise overloaded(f"{self.waiting} pictures are waiting already")
+        return await self.bodies.receive(request, limit)
 
-    async def _chunks(self, request: Request, limit: int) -> bytes:
-        chunks: list[bytes] = []
-        request.state.bytes = 0
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            request.state.bytes += len(chunk)
-            self._counters.add(Count.BYTES, len(chunk))
-            if request.state.bytes > limit:
-                raise _too_many_bytes(limit, Connection="close")
-            if self._counters.all(Count.BYTES) > 2 * self.settings.max_batch_bytes:
-                raise overloaded(self.settings.max_waiting)
-        return b"".join(chunks)
-
-    async def _item(self, request: Request, abstain: bool, index: int, part: Part) -> Upload | RejectedUpload:
-        request_id = f"{request.state.request_id}.{index}"
+    async def _opened(self, data: Callable[[], bytes]) -> Decoded | SlowDecode | Fault:
+        """What the network sees of a picture, unless that takes long; or what is wrong with it."""
         try:
-            decoded = await self._decoded(lambda: bytes(part.data))
-        except Fault as fault:
-            return RejectedUpload(fault, request_id)
-        return Upload(decoded, request_id, abstain, request.state.received, time.perf_counter())
-
-    async def _decoded(self, data: Callable[[], bytes]) -> Decoded:
-        """What the network sees of a picture, and its figures; Fault when it is not one."""
-        try:
-            done = await self._threads.run(lambda: self._decode_or_open(data()), brief=True)
-            while isinstance(done, SlowDecode):
-                done = await done.threads.run(done.decode)
-            return done
+            return await self._threads.run(lambda: self._decode_or_open(data()), brief=True)
         except PictureError as error:
-            raise Fault.of_picture(error) from None
+            return Fault.of_picture(error)
+        except Fault as fault:
+            return fault
+
+    async def _decoded(self, request: Request, opened: Sequence[Decoded | SlowDecode | Fault]) -> list[Decoded | Fault]:
+        """The pictures of a request when those that take long are decoded too."""
+        slow = [each.work for each in opened if isinstance(each, SlowDecode)]
+        if slow:
+            self._enter_slow(request, len(slow), sum(slow))
+        return await asyncio.gather(*(self._finished(request, each) for each in opened))
+
+    async def _finished(self, request: Request, done: Decoded | SlowDecode | Fault) -> Decoded | Fault:
+        try:
+            while isinstance(done, SlowDecode):
+                before, done = done.work, await done.threads.run(done.decode)
+                if isinstance(done, SlowDecode) and done.work > before:
+                    self._enter_slow(request, 0, done.work - before)
+        except PictureError as error:
+            return Fault.of_picture(error)
+        except Fault as fault:
+            return fault
+        return done
 
     def _decode_or_open(self, data: bytes) -> Decoded | SlowDecode:
         begun = time.perf_counter()
         if len(data) > self.settings.max_bytes:
-            raise _too_many_bytes(self.settings.max_bytes)
+            raise too_many_bytes(self.settings.max_bytes)
         if len(data) > SLOW_BYTES:
-            return SlowDecode(self._slow, lambda: self._open(data, time.perf_counter()))
+            return SlowDecode(self._slow, lambda: self._open(data, time.perf_counter()), len(data))
         return self._open(data, begun)
 
     def _open(self, data: bytes, begun: float) -> Decoded | SlowDecode:
@@ -183,9 +198,10 @@ class Reader:
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
             opened = time.perf_counter() - begun
+            work = max(len(data), pixels if whole else pixels * SLOW_PIXELS // SLOW_PIXELS_JPEG)
             if pixels > (LARGE_PIXELS if whole else LARGE_PIXELS_JPEG):
-                return SlowDecode(self._large, lambda: self._decode_large(image, data, opened))
-            return SlowDecode(self._slow, lambda: self._decode(image, data, time.perf_counter() - opened))
+                return SlowDecode(self._large, lambda: self._decode_large(image, data, opened), work)
+            return SlowDecode(self._slow, lambda: self._decode(image, data, time.perf_counter() - opened), work)
         return self._decode(image, data, begun)
 
     def _decode_large(self, image: Image, data: bytes, opened: float) -> Decoded:
@@ -273,7 +289,3 @@ def _only_file(parts: list[Part], name: str) -> bytes:
         hint = "send one picture, or use /predict_batch"
         raise Fault(422, "repeated_field", f"the form has {len(found)} fields {name!r}", hint)
     return bytes(found[0].data)
-
-
-def _too_many_bytes(limit: int, **headers: str) -> Fault:
-    return Fault(413, "too_many_bytes", f"more than {limit} bytes", "send less", **headers)

@@ -185,7 +185,7 @@ class BatchingApp(ServiceAppFactory):
         except Fault as fault:
             return fault.answer(request)
         except ServiceUnavailable:
-            return overloaded(self.settings.max_waiting).answer(request)
+            return overloaded("the queue of the network is full").answer(request)
         except BentoMLException as error:
             return Fault.of_status(error.error_code.value, self.settings.timeout).answer(request)
         finally:

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from training.serving.errors import Fault
+from training.serving.connections.protocol import until_gone
+from training.serving.errors import Fault, disconnected
 
 
 class ServiceApp(Protocol):
@@ -45,7 +46,10 @@ class Direct:
         address = scope.get("path", "")
         if address == "/metrics":
             await to_thread.run_sync(self.factory.service_instance.watch.flush)
-        if address not in self.addresses or scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if address not in self.addresses or scope["method"] != "POST":
             await self._others(scope, receive, send)
             return
         response = await self._answer(self.addresses[address], Request(scope, receive))
@@ -56,6 +60,7 @@ class Direct:
         """Starlette raises again what it has answered with 500. uvicorn would break the connection after that answer,
         though it promised to keep it: the client's next request would be lost."""
         answered = False
+        limit = asyncio.timeout(None)
 
         async def watched(message: Message) -> None:
             nonlocal answered
@@ -63,8 +68,10 @@ class Direct:
             answered = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
-            await self.app(scope, receive, watched)
+            await until_gone(scope["state"], limit, self.app(scope, receive, watched))
         except Exception:
+            if limit.expired():
+                return await disconnected().answer(Request(scope))(scope, receive, send)
             if not answered:
                 raise
             log_exception(Request(scope))
@@ -72,12 +79,13 @@ class Direct:
     async def _answer(self, name: str, request: Request) -> Response:
         limit = asyncio.timeout(self.factory.timeout)
         try:
-            async with limit:
-                response = await self.factory.api_endpoint(name, request)
+            response = await until_gone(request.scope["state"], limit, self.factory.api_endpoint(name, request))
         except Exception:
             if not limit.expired():
                 log_exception(request)
                 return Fault.of_status(500, self.factory.timeout).answer(request)
         if limit.expired():  # also when BentoML's dispatcher made something else of the cancellation
+            if request.state.gone:
+                return disconnected().answer(request)
             return Fault.of_status(504, self.factory.timeout).answer(request)
         return response

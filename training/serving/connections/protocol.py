@@ -12,8 +12,8 @@ import termios
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import httptools
 import uvicorn.config
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 MIN_READ_BYTES = 16 * 1024  # bytes of an answer that a client must take in each `seconds`, or all that is left
 LOG_PAUSE_S = 60.0  # between lines of the log about requests that were none: a scan of the internet sends thousands
+LIMIT = "limit"  # in the state of a request: its asyncio.Timeout
 OFFERS = (b"upgrade", b"http2-settings")  # headers that offer another protocol: HTTP/1.1 may go on, and does here
 OVERLOAD_PAUSE_S = 0.2  # not read after a refusal for overload: without it p99 of the accepted is 1.9 times as long
 
+_T = TypeVar("_T")
 log = logging.getLogger("bentoml.connections")
 
 
@@ -77,6 +79,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._current is not None and not self._current.response_complete:
             self._current.disconnected = True
             self._current.message_event.set()
+            state = self._current.scope["state"]
+            if LIMIT in state:
+                state["gone"] = True
+                state[LIMIT].reschedule(self.loop.time())
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -269,6 +275,18 @@ class BoundedProtocol(HttpToolsProtocol):
             log.warning("connections without a proper request were refused, since this was last told: %s", counts)
             cls.told = now
             cls.refused.clear()
+
+
+async def until_gone(state: dict[str, Any], limit: asyncio.Timeout, work: Awaitable[_T]) -> _T:
+    """What comes of the work on a request with that state. It ends, as by `limit`, when the client hangs up; then
+    `state["gone"]` is true."""
+    state["gone"] = False
+    async with limit:
+        state[LIMIT] = limit
+        try:
+            return await work
+        finally:
+            del state[LIMIT]
 
 
 def _long_head() -> Fault:

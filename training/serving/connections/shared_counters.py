@@ -26,8 +26,8 @@ class Count(IntEnum):
     """What a worker tells of itself."""
 
     CONNECTIONS = 0
-    PICTURES = 1  # accepted and not yet answered
-    BYTES = 2  # of bodies held in memory
+    PICTURES = 1  # accepted and not yet answered, without those that are slow to decode
+    SLOW_PIXELS = 2  # of those
     LISTENING = 3  # 1: it accepts connections
 
 
