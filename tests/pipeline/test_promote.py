@@ -15,7 +15,7 @@ from training import params, promote
 from training.gate.verdict import VERDICT_FILE
 from training.model import pin as pin_file
 from training.model import tracking
-from training.registry import bento_store
+from training.registry import bento_store, pull
 from training.registry.mlflow_store import Registry, RegistryError
 
 
@@ -157,17 +157,17 @@ def test_a_champion_that_changes_meanwhile_is_judged_against_anew(
     real, seen = promote.judge, []
 
     def judge(registry: Registry, folder: Any, candidate: Any, former: Any, *rest: Any) -> Any:
-        seen.append(former.number)
+        seen.append((candidate.number, former.number))
         verdict = real(registry, folder, candidate, former, *rest)
         if len(seen) == 1:
-            registry.set_alias("champion", "2")  # another machine promotes the good one
+            promote.promote(pull.fetch(registry, registry.version("2")), params.load())  # as another machine does
         return verdict
 
     monkeypatch.setattr(promote, "judge", judge)
     outcome = promote.promote(tiny_export(project, **POOR), params.load())
-    assert seen == ["1", "2"]
+    assert seen == [(third.number, "1"), ("2", "1"), (third.number, "2")]
     assert outcome.kept_out
-    assert aliases() == {"champion": "2", "challenger": third.number}
+    assert aliases() == {"champion": "2", "previous": "1", "challenger": third.number}
 
 
 def test_killed_before_any_change_the_next_run_repairs(project: Path) -> None:

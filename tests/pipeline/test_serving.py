@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from mlflow import MlflowClient
 
 from tests.pipeline.acting import FAIR, GOOD, POOR, promoted, registered
+from tests.pipeline.test_promote import run
 from tests.service.server import ROOT, Server, copy_project, environment
 from tests.service.test_startup import make_bento, refusal
 from tests.tiny import tiny_picture
@@ -65,8 +67,7 @@ def test_an_alias_that_was_moved_by_hand_is_neither_served_nor_built(served: Pat
     Registry("cats-vs-dogs").set_alias("champion", version.number)
     words = "`python -m training.promote --version 2` judges it"
     assert words in refusal(served, MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
-    with pytest.raises(AssertionError, match=words):
-        make_bento(served)
+    assert words in refused_build(served)
 
 
 def test_a_bento_keeps_its_model_whatever_becomes_champion(served: Path) -> None:
@@ -125,7 +126,10 @@ def refused_build(project: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_signature_is_demanded_at_start_where_a_key_is_configured(served: Path, tmp_path: Path) -> None:
+def test_signatures_are_demanded_at_start_where_a_key_is_configured(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First that of the folder, then that of the verdict."""
     promoted(served, **GOOD)
     private, public = key_pair(tmp_path, "key")
     where = {"MODEL_PUBLIC_KEY": str(public), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
@@ -133,5 +137,13 @@ def test_a_signature_is_demanded_at_start_where_a_key_is_configured(served: Path
     folder = bento_store.find(pin.read().bento_tag)
     assert folder is not None
     sign(folder.path, private)
+    words = (
+        "a verdict that is not signed by .*: set register.signing_key, then `python -m training.promote --version 1`"
+    )
+    assert re.search(words, refusal(served, **where))
+    settings = served / "params.yaml"
+    settings.write_text(settings.read_text().replace("signing_key: null", f"signing_key: {private}"))
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(public))
+    assert run(monkeypatch, "--version", "1") == 0
     server = Server.start(served, served / "home", **where)
     assert server.stop() == 0

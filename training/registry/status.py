@@ -54,7 +54,7 @@ def collect(registry: Registry, deployed: Sequence[Deployment], url: str | None 
     served = _running(best, running, url) if url else []
     try:
         judgement = promotion.judgement(registry, best)
-    except NotJudgedError as error:
+    except (NotJudgedError, RegistryError) as error:
         return Report(rows, [str(error), *served])
     notes = [f"champion: version {best.number} was {judgement}"] if judgement.forced else []
     return Report(rows, [*_pin(registry, best), *_store(best), *served], notes)
