@@ -197,6 +197,7 @@ def _json(model: str) -> dict[str, Any]:
 _HEADERS = {
     "X-Request-ID": {"schema": {"type": "string"}},
     "X-Model-Version": {"schema": {"type": "string"}},
+    "Server-Timing": {"schema": {"type": "string"}, "description": "milliseconds: queue, decode, inference, total"},
 }
 
 
