@@ -256,6 +256,9 @@ class PictureClassifier:
         alone = self.reader.waiting == 1
         seen = await self.engine.run([picture.pixels for picture in pictures], alone)
         self.watch.ran(seen)
+        for picture, each in zip(pictures, seen, strict=True):
+            waited = each.begun - picture.ready
+            picture.took(queue=waited, decode=picture.decoded.seconds, inference=each.seconds)
         return seen
 
     def health(self) -> dict[str, Any]:

@@ -89,6 +89,22 @@ def test_request_id_is_taken_or_made_and_version_is_told(client: httpx.Client, c
     assert made.json()["request_id"] == made.headers["X-Request-ID"]
 
 
+def test_every_answer_tells_where_its_time_went(client: httpx.Client, cat: bytes) -> None:
+    def timing(answer: httpx.Response) -> dict[str, float]:
+        parts = [part.split(";dur=") for part in answer.headers["Server-Timing"].split(", ")]
+        return {name: float(milliseconds) for name, milliseconds in parts}
+
+    steps = ["queue", "decode", "inference", "total"]
+    one, many = (
+        client.post(path, files=[(name, cat)]) for path, name in (("/predict", "image"), ("/predict_batch", "images"))
+    )
+    for answer in (one, many, client.post("/explain", files={"image": cat})):
+        found = timing(answer)
+        assert (answer.status_code, list(found)) == (200, steps)
+        assert 0 < found["inference"] < found["total"]
+    assert list(timing(client.get("/health"))) == list(timing(client.get("/nothing"))) == ["total"]
+
+
 def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> None:
     grey = io.BytesIO()
     Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")

@@ -171,6 +171,18 @@ def test_bentoml_s_access_log_can_be_switched_on(workers: Server, asked: dict[st
     assert "POST" in said["r0"]
 
 
+def test_a_proxy_that_is_trusted_tells_the_client_and_nobody_else_does(workers: Server) -> None:
+    """By default those on this host are trusted, FORWARDED_ALLOW_IPS names others; 127.0.0.2 is not among them."""
+    for number, source in enumerate(("127.0.0.1", "127.0.0.2")):
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=source), base_url=workers.url) as client:
+            headers = {"X-Forwarded-For": "203.0.113.9", "X-Request-ID": f"proxied-{number}"}
+            client.post("/predict", headers=headers | {"X-API-Key": "none"})
+    lines = [json.loads(line) for line in workers.log.read_text().splitlines()]
+    said = {line.get("request_id"): line["message"] for line in lines if line["logger"] == "bentoml.access"}
+    assert said["proxied-0"].startswith("203.0.113.9")
+    assert said["proxied-1"].startswith("127.0.0.2")
+
+
 def test_requests_are_traced_with_their_ids(workers: Server, asked: dict[str, bytes], collector: Collector) -> None:
     for path in ("/metrics", "/readyz", "/livez", "/health", "/model"):
         httpx.get(workers.url + path, timeout=20).raise_for_status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -20,6 +21,7 @@ from training.params import Capture, ParamsError, Section, Serve
 from training.serving.records.log_files import CAPTURED_FOLDER
 
 MOST_WORKERS = 8  # unless told otherwise; each takes about 250 MB
+SENDABLE = re.compile("[!-~]*")  # in a header
 DEVICES = Path("/dev")
 _Section = TypeVar("_Section", bound=Section)
 
@@ -99,9 +101,11 @@ def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
     path = environ.get("API_KEYS_FILE")
     if path:
         try:
-            found += Path(path).read_text().splitlines()
+            found += Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             raise ParamsError(f"API_KEYS_FILE={path} cannot be read: {error.strerror}") from None
+    if not all(SENDABLE.fullmatch(key.strip()) for key in found):
+        raise ParamsError("API_KEYS or API_KEYS_FILE holds a key that no header carries: take letters, digits and -._~")
     keys = tuple(key.strip().encode() for key in found if key.strip())
     if not keys and (path or "API_KEYS" in environ):
         raise ParamsError("API_KEYS or API_KEYS_FILE is set, but holds no key: unset it to serve everybody")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,20 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture on its way to the network, and what its answer needs to know; times are of time.perf_counter."""
+    """A picture on its way to the network, and what its answer needs to know; times are of time.perf_counter. `timing`
+    is of its request: the longest that decode, queue and inference took a picture of it, in seconds."""
 
     decoded: Decoded
     request_id: str
     abstain: bool
     received: float
     ready: float
+    timing: dict[str, float] = field(default_factory=dict)
+
+    def took(self, **seconds: float) -> None:
+        """Note in `timing` what a step took."""
+        for name, each in seconds.items():
+            self.timing[name] = max(each, self.timing.get(name, 0.0))
 
     @property
     def pixels(self) -> NDArray[np.uint8]:

@@ -160,6 +160,15 @@ def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
     assert settings.own_key({}) == {}
 
 
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "a\tb", "two words"])
+def test_a_key_that_no_header_carries_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(key.encode())
+    for environ in ({"API_KEYS": f"first,{key}"}, {"API_KEYS_FILE": str(path)}):
+        with pytest.raises(ParamsError, match="no header carries"):
+            settings.api_keys(environ)
+
+
 def test_an_empty_list_of_keys_never_means_everybody(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("\n")
     for environ in ({"API_KEYS": ""}, {"API_KEYS_FILE": str(tmp_path / "keys")}):

@@ -15,13 +15,13 @@ from training.params import Serve
 from training.serving.api.answers import Answer, Answers, Error, FeedbackRequest, FeedbackResponse, Health
 from training.serving.errors import Fault
 
-START = 'SwaggerUIBundle({url: "/docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
+START = 'SwaggerUIBundle({url: "docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
 PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Picture classifier</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="/static_content/favicon-light-32x32.png">
-<link rel="stylesheet" href="/static_content/swagger-ui.css"></head>
-<body><div id="swagger-ui"></div><script src="/static_content/swagger-ui-bundle.js"></script>
+<link rel="icon" href="static_content/favicon-light-32x32.png">
+<link rel="stylesheet" href="static_content/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div><script src="static_content/swagger-ui-bundle.js"></script>
 <script>{START}</script></body></html>
 """
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
@@ -90,6 +90,7 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Picture classifier", "version": version, "description": _about(settings)},
+        "servers": [{"url": "."}],  # where this document lies: a proxy may have cut a prefix off
         "paths": paths,
         "components": components,
     }
@@ -196,6 +197,7 @@ def _json(model: str) -> dict[str, Any]:
 _HEADERS = {
     "X-Request-ID": {"schema": {"type": "string"}},
     "X-Model-Version": {"schema": {"type": "string"}},
+    "Server-Timing": {"schema": {"type": "string"}, "description": "milliseconds: queue, decode, inference, total"},
 }
 
 

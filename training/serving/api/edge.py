@@ -58,7 +58,7 @@ class Edge:
         state = scope.setdefault("state", {})
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state["received"] = time.perf_counter()
+        state["received"], state["timing"] = time.perf_counter(), {}
         logs.REQUEST_ID.set(state["request_id"])
         exit_ = _Exit(self, scope, receive, send)
         try:
@@ -122,9 +122,13 @@ class _Exit:
         await fault.response(self.scope["state"]["request_id"])(self.scope, self.receive, self.send)
 
     def _mark(self, message: Message) -> None:
+        state = self.scope["state"]
+        took = {**state["timing"], "total": time.perf_counter() - state["received"]}
+        timing = ", ".join([f"{name};dur={seconds * 1000:.1f}" for name, seconds in took.items()])
         headers = [
             *message["headers"],
-            (b"x-request-id", self.scope["state"]["request_id"].encode()),
+            (b"x-request-id", state["request_id"].encode()),
+            (b"server-timing", timing.encode()),
             *self.edge.headers,
         ]
         if self.edge.drain.began:
@@ -164,7 +168,7 @@ class Cors(CORSMiddleware):
             origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
-            expose_headers=("X-Request-ID", "X-Model-Version", "Retry-After"),
+            expose_headers=("X-Request-ID", "X-Model-Version", "Retry-After", "Server-Timing"),
         )
         self.version = version
 

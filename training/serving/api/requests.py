@@ -89,7 +89,7 @@ class Reader:
         [decoded] = await self._decoded(request, [opened]) if isinstance(opened, SlowDecode) else [opened]
         if isinstance(decoded, Fault):
             raise decoded
-        return Upload(decoded, request.state.request_id, abstain, request.state.received, time.perf_counter())
+        return _upload(request, decoded, request.state.request_id, abstain)
 
     async def many(self, request: Request) -> list[Upload | RejectedUpload]:
         """The pictures of a form's fields `images`, in order; what is wrong with one stands in its place."""
@@ -111,7 +111,7 @@ class Reader:
             if isinstance(each, Fault):
                 uploads.append(RejectedUpload(each, request_id))
             else:
-                uploads.append(Upload(each, request_id, abstain, request.state.received, time.perf_counter()))
+                uploads.append(_upload(request, each, request_id, abstain))
         return uploads
 
     def leave(self, request: Request) -> None:
@@ -258,6 +258,11 @@ def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
         hint = f"send {name}={' or '.join(allowed)}"
         raise Fault(422, "wrong_parameter", f"{name} is {value[:50]!r}", hint)
     return value
+
+
+def _upload(request: Request, decoded: Decoded, request_id: str, abstain: bool) -> Upload:
+    state = request.state
+    return Upload(decoded, request_id, abstain, state.received, time.perf_counter(), state.timing)
 
 
 def _is_form(media: str) -> bool:

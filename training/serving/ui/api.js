@@ -5,6 +5,7 @@ import { sentence } from "./words.js";
 
 const ROOT = new URL("../../", import.meta.url); // the service, also behind a proxy that adds a prefix
 const KEY = "api-key";
+const SENDABLE = /^[!-~]+$/; // in a header
 const ATTEMPTS = 4; // when the service says that it is busy
 const PATIENCE_S = 5; // a longer wait is left to people
 const LOOK_AGAIN_MS = 1500;
@@ -66,6 +67,9 @@ async function ask(path, options = {}) {
 
 async function once(path, options) {
   options.key = sessionStorage.getItem(KEY);
+  if (options.key && !SENDABLE.test(options.key)) {
+    throw new Problem("the key cannot be sent", "", "no_valid_key"); // which asks for another
+  }
   const headers = { ...options.headers, ...(options.key ? { "X-API-Key": options.key } : {}) };
   const { key, ...rest } = options;
   const answer = await fetch(address(path), { ...rest, headers }).catch(() => {

@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 export function askForKey(refused) {
   const field = h("input", {
     id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "key-help",
+    pattern: " *[!-~]+ *", title: "This key cannot be sent: keys are letters, digits and signs of ASCII, without spaces within.",
   });
   const help = refused ? "That key was not accepted." : "This service answers only with an API key.";
   const dialog = h("dialog", { "aria-labelledby": "key-title" },
