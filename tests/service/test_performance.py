@@ -243,6 +243,8 @@ def test_the_page_shows_feedback_and_drift(
     now = datetime.now(UTC)
     request = {
         "time": now.isoformat(),
+        "request_id": "1",
+        "version": "3",
         "model_sha256": model.sha256[:16],
         "predicted": "cat",
         "confidence": 0.9,

@@ -53,7 +53,7 @@ def recipe(settings: params.Train, model: Classifier, short_side: float) -> Reci
     `short_side` is the median of the training pictures, in pixels.
     """
     base = _FROZEN if model.pretrained else _FROM_SCRATCH
-    if settings.architecture in _LITE:
+    if model.pretrained and settings.architecture in _LITE:
         base = replace(base, image_size=_LITE_SIDES[_LITE[settings.architecture]])
     given = {key: value for key, value in settings.model_dump().items() if value is not None}
     chosen = Recipe(**{key: given.get(key, value) for key, value in vars(base).items()})
