@@ -88,6 +88,7 @@ class Rows:
         (representer theorem). The problem is the same, with n in place of D features.
         """
         rows = self.rows.float() if self.nothing is None else torch.cat([self.rows.float(), self.nothing])
+        basis: Tensor
         basis, triangle = torch.linalg.qr(rows.double().T)
         turned = triangle.T.float()
         if self.nothing is not None:
