@@ -72,7 +72,7 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
             Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
         ]
         good, refused = _examine_all(tasks, Rules(section.min_side, section.max_short_side), section.workers)
-        unique, copies = drop_copies(labelled(good, labels, tree.has_test_folder()))
+        unique, copies = _drop_copies(labelled(good, labels, tree.has_test_folder()))
         check_left(unique, refused + copies, raw)
         leader = alike(unique, section.near_duplicate_distance)
         pictures, held = assign(unique, leader, section)
@@ -142,7 +142,7 @@ def labelled(good: Sequence[Examined], labels: Mapping[str, str], has_test_folde
     ]
 
 
-def drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], list[Refused]]:
+def _drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], list[Refused]]:
     """One picture for each content: in a given test folder, else first by name. None if its copies differ in class."""
     ordered = sorted(pictures, key=_order)
     kept, refused = [], []

@@ -93,7 +93,7 @@ def base(folder: Path = FOLDER) -> str:
     return "# Made by `make manifests` out of k8s/*.yaml: edit those.\n" + "---\n".join(texts)
 
 
-def prometheus_rule(alerts: Path = MONITORING / "alerts.yml") -> Object:
+def _prometheus_rule(alerts: Path = MONITORING / "alerts.yml") -> Object:
     """The alerts as the Prometheus operator takes them."""
     return _labelled("monitoring.coreos.com/v1", "PrometheusRule", NAME) | {"spec": yaml.safe_load(alerts.read_text())}
 
@@ -112,7 +112,7 @@ def generated() -> dict[Path, str]:
     """The files that repeat others, and what they must hold."""
     note = "# Made by `make manifests` out of {}: edit that.\n"
     return {
-        FOLDER / "monitoring/prometheusrule.yaml": note.format("monitoring/alerts.yml") + _dump([prometheus_rule()]),
+        FOLDER / "monitoring/prometheusrule.yaml": note.format("monitoring/alerts.yml") + _dump([_prometheus_rule()]),
         FOLDER / BASE: base(),
         FOLDER / "monitoring/dashboards.yaml": note.format("monitoring/grafana/dashboards/") + _dump(dashboards()),
     }

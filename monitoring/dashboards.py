@@ -53,7 +53,7 @@ Panel = timeseries.Panel | statetimeline.Panel
 Kind = TypeVar("Kind", timeseries.Panel, statetimeline.Panel)
 
 
-def promises() -> list[Panel]:
+def _promises() -> list[Panel]:
     burn = {f"classifier:slo_burn_rate:{window}": f"{{{{slo}}}}, {window}" for window in ("5m", "1h", "6h")}
     return [
         _lines("Burn rate of the error budgets: above 1 the promise is broken", "short", burn, 12),
@@ -61,7 +61,7 @@ def promises() -> list[Panel]:
     ]
 
 
-def rate_and_errors() -> list[Panel]:
+def _rate_and_errors() -> list[Panel]:
     total = "bentoml_service_request_total"
     failed = f'{total}{{{API}, http_response_code=~"4..|5.."}}'
     refused = f"{_rate('classifier_rejections_total', 'code')} > 0"  # every code has a series
@@ -82,7 +82,7 @@ def latency() -> list[Panel]:
     ]
 
 
-def batches_and_saturation() -> list[Panel]:
+def _batches_and_saturation() -> list[Panel]:
     mean = "sum(rate({0}_sum[$__rate_interval])) / sum(rate({0}_count[$__rate_interval]))"
     batch = {mean.format("classifier_batch_pictures"): "mean"} | _quantiles("classifier_batch_pictures_bucket", 0.95)
     places = f"classifier_waiting_pictures{{{JOB}}} / classifier_waiting_limit"
@@ -147,10 +147,10 @@ def pictures() -> list[Panel]:
 
 DASHBOARDS: dict[str, dict[str, Callable[[], list[Panel]]]] = {  # name -> title of a row -> its panels
     "service": {
-        "What is promised": promises,
-        "Rate and errors": rate_and_errors,
+        "What is promised": _promises,
+        "Rate and errors": _rate_and_errors,
         "Latency": latency,
-        "Batches and saturation": batches_and_saturation,
+        "Batches and saturation": _batches_and_saturation,
     },
     "model": {
         "Which model": versions,

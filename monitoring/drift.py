@@ -149,7 +149,7 @@ def unrecorded(model: Served, chosen: Drift, dry_run: bool) -> str | None:
     return f"other parameters than in params.yaml ({', '.join(changed)})" if changed else None
 
 
-def do_check(arguments: argparse.Namespace) -> int:
+def _do_check(arguments: argparse.Namespace) -> int:
     chosen = parameters(arguments)
     model = served.find(arguments.model)
     folders = log_folders(arguments.log_dir or default_log_dir())
@@ -192,7 +192,7 @@ def default_log_dir() -> Path:
     return Path(folder)
 
 
-def do_simulate(arguments: argparse.Namespace) -> int:
+def _do_simulate(arguments: argparse.Namespace) -> int:
     from monitoring import simulate  # it runs the network, and is not in the image of the service
 
     chosen = parameters(arguments)
@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True)
     text = "Compare a window of the request log with the reference of the served model."
     one = commands.add_parser("check", help=text, description=text)
-    one.set_defaults(do=do_check)
+    one.set_defaults(do=_do_check)
     one.add_argument("--window", type=duration, default="24h", help="how far back to look (default 24h)")
     one.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
     one.add_argument("--json", type=Path, help="write the finding to this file too, not only to LOG_DIR/drift.json")
@@ -231,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--exit-zero", action="store_true", help="exit 0 also on drift and with too few pictures")
     text = "How often does the check alarm without drift, and what does it find? Prints a table."
     two = commands.add_parser("simulate", help=text, description=text)
-    two.set_defaults(do=do_simulate)
+    two.set_defaults(do=_do_simulate)
     two.add_argument("--pictures", type=Path, required=True, help="class folders; the model must not know the pictures")
     two.add_argument("--windows", type=int, default=200, help="windows without drift (default 200)")
     two.add_argument("--shifted-windows", type=int, default=50, help="windows of each drift (default 50)")

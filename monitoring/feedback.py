@@ -237,7 +237,7 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def do_report(arguments: argparse.Namespace) -> None:
+def _do_report(arguments: argparse.Namespace) -> None:
     found = report(latest(_log_dir(arguments.log_dir), arguments.since).values())
     if arguments.json:
         print(json.dumps(found, indent=2))
@@ -245,7 +245,7 @@ def do_report(arguments: argparse.Namespace) -> None:
         tell(found)
 
 
-def do_export(arguments: argparse.Namespace) -> None:
+def _do_export(arguments: argparse.Namespace) -> None:
     said = latest(_log_dir(arguments.log_dir), arguments.since).values()
     captured = arguments.captured or settings.load_capture(Path(), log_dir=arguments.log_dir).url
     assert captured is not None  # there is a log folder, or `latest` would have raised
@@ -264,11 +264,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True)
     text = "Live accuracy by model version."
     one = commands.add_parser("report", help=text, description=text)
-    one.set_defaults(do=do_report)
+    one.set_defaults(do=_do_report)
     one.add_argument("--json", action="store_true", help="print JSON")
     text = "Write the labelled pictures as a folder that data.source=folder takes."
     two = commands.add_parser("export", help=text, description=text)
-    two.set_defaults(do=do_export)
+    two.set_defaults(do=_do_export)
     two.add_argument("--out", type=Path, default="labelled", help="folder to make (default %(default)s)")
     beside = "class tree whose pictures are put into it too, such as data/raw: the model learns from both"
     two.add_argument("--with", dest="beside", metavar="FOLDER", type=Path, help=beside)

@@ -107,7 +107,7 @@ class Client:
         return found
 
 
-def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[PictureFile], str]:
+def _chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[PictureFile], str]:
     """The pictures of the class folders in `root` with their classes, and what is scored, in words: of a tree with
     `train` and `test` only the latter. DataError when there is no such tree."""
     tree = find_tree(root)
@@ -118,7 +118,7 @@ def chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[Picture
     return with_labels(names, rename), description
 
 
-def check_classes(pictures: Sequence[PictureFile], classes: Sequence[str]) -> None:
+def _check_classes(pictures: Sequence[PictureFile], classes: Sequence[str]) -> None:
     """PerformanceError when a folder is called otherwise than the classes of the model."""
     unknown = sorted({str(picture.path.parent) for picture in pictures if picture.label not in classes})
     if unknown:
@@ -205,9 +205,9 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     settings = params.load()
-    pictures, folder = chosen_pictures(arguments.test_dir, settings.data.rename)
+    pictures, folder = _chosen_pictures(arguments.test_dir, settings.data.rename)
     model = served.find(arguments.model)
-    check_classes(pictures, model.folder.classes)
+    _check_classes(pictures, model.folder.classes)
     print(f"pictures of {folder}")
     judged = judge(model, pictures, folder, Client(arguments.url) if arguments.url else None)
     wrong = faults(judged)
@@ -216,7 +216,7 @@ def main(words: Sequence[str] | None = None) -> None:
         root = arguments.log_dir or drift.default_log_dir()
         production, sections = Production(model.folder.classes), [f"<p>There is no request log in {root}."]
         if arguments.check_drift or root.is_dir():
-            finding, sections = look_back(model, root, arguments.window, settings.drift, production)
+            finding, sections = _look_back(model, root, arguments.window, settings.drift, production)
             drifted = finding.exit_code == DRIFT
             print(finding.text())
         if arguments.report:
@@ -228,7 +228,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(DRIFT)
 
 
-def look_back(
+def _look_back(
     model: Served, root: Path, window: timedelta, chosen: params.Drift, production: Production
 ) -> tuple[Finding, list[str]]:
     """The drift of the last `window` in the request log under `root`, also as sections of a page; what else the log

@@ -193,7 +193,7 @@ class Champions:
         log.info("champion %s: %s", plain(event.get("version", "")), plain(event["outcome"]))
 
 
-def by_workflow(repository: Repository) -> Release:
+def _by_workflow(repository: Repository) -> Release:
     """Starts release.yml, which pulls and judges for itself."""
 
     async def start(champion: Champion) -> None:
@@ -232,7 +232,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Champions:
         environ["MLFLOW_TRACKING_URI"],
         workflow.token(environ["WEBHOOK_SECRET_FILE"]),
         Path(environ.get("EVENTS_FILE") or "logs/champions.jsonl"),
-        by_command(command) if command else by_workflow(Repository.from_environment(environ)),
+        by_command(command) if command else _by_workflow(Repository.from_environment(environ)),
     )
 
 

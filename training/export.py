@@ -65,7 +65,7 @@ class Top(nn.Module):
         return probabilities, embedding, self.novelty(embedding), activation
 
 
-def assembled(backbone: bytes, trained: Trained, calibration: Calibration) -> bytes:
+def _assembled(backbone: bytes, trained: Trained, calibration: Calibration) -> bytes:
     """The graph that was evaluated with what answers from its feature map, as one ONNX file."""
     size = trained.preprocessing.size
     with torch.no_grad():
@@ -87,7 +87,7 @@ def expected(trained: Trained, calibration: Calibration, precision: str, images:
     return probabilities.numpy().astype(float)
 
 
-def prove_parity(folder: ModelFolder, images: NDArray[np.uint8], wanted: Floats, tolerance: float) -> dict[str, Any]:
+def _prove_parity(folder: ModelFolder, images: NDArray[np.uint8], wanted: Floats, tolerance: float) -> dict[str, Any]:
     """Compare the answers of a model folder with `wanted`; ExportError when a probability differs by more."""
     difference = float(np.abs(Classifier(folder).predict(images) - wanted).max())
     if not difference <= tolerance:
@@ -124,13 +124,13 @@ def export(settings: params.Params) -> Path:
     part = MODEL_FOLDER.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    (part / MODEL_FILE).write_bytes(assembled(BACKBONE_FILE.read_bytes(), trained, calibration))
+    (part / MODEL_FILE).write_bytes(_assembled(BACKBONE_FILE.read_bytes(), trained, calibration))
     card = _card(settings, manifest, trained, calibration)
     test = manifest.split("test")
     folder = ModelFolder(part, card)
     images = decoded(spread(test, settings.export.parity_pictures), trained.preprocessing)
     wanted = expected(trained, calibration, settings.export.precision, np.array(images))
-    card["parity"] = prove_parity(folder, images, wanted, settings.export.parity_tolerance)
+    card["parity"] = _prove_parity(folder, images, wanted, settings.export.parity_tolerance)
     rows = spread(manifest.split("validation"), REFERENCE_PICTURES)
     directions = calibration.novelty.whitening(DIRECTIONS)
     reference(folder, rows, directions, settings.prepare.max_short_side).save(part)

@@ -89,7 +89,7 @@ def build(pin: Champion) -> str:
     return f"{name}:{number}"
 
 
-def containerize(bento: str, tags: Sequence[str], options: Sequence[str]) -> None:
+def _containerize(bento: str, tags: Sequence[str], options: Sequence[str]) -> None:
     """Make the image of the Bento under `tags`; `options` go to the container builder, such as `label=KEY=VALUE`.
 
     BentoML since 1.4.36 finds its own copy of Dockerfile.j2, which lies in the folder for temporary files, only from
@@ -134,7 +134,7 @@ def main() -> None:
     judgement = judged.confirm(pin)
     bento = build(pin)
     tags = arguments.tag or [bento]
-    containerize(bento, tags, arguments.opt)
+    _containerize(bento, tags, arguments.opt)
     print(f"image {tags[0]}: version {pin.mlflow_version} of {pin.name}, {size(tags[0]) / 1e6:.0f} MB unpacked")
     print(f"the model {plain(judgement)}" if not judgement.forced else f"the model was {plain(judgement)}")
     print(f"run it: docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:3000:3000 {tags[0]}")

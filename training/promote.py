@@ -213,7 +213,7 @@ def _record(registry: Registry, candidate: Version, verdict: Verdict) -> None:
     verdict.write()
 
 
-def registered_folder(settings: params.Params, number: str) -> ModelFolder:
+def _registered_folder(settings: params.Params, number: str) -> ModelFolder:
     """The model folder of a version, brought here if need be; RegistryError when there is no such version."""
     registry = Registry(settings.register_.name)
     return pull.fetch(registry, registry.version(number))
@@ -231,7 +231,7 @@ def main() -> None:
         parser.error("--force and --reason TEXT belong together")
     settings = params.load()
     settings = settings.model_copy(update={"promote": params.override(settings.promote, arguments)})
-    folder = open_candidate() if arguments.version is None else registered_folder(settings, arguments.version)
+    folder = open_candidate() if arguments.version is None else _registered_folder(settings, arguments.version)
     if message := experiment.passed_over("promoted"):
         print(message)
         return

@@ -163,7 +163,7 @@ class Registration:
         made = datetime.datetime.fromisoformat(self.lineage["created"])
         stamp = int(made.timestamp() * 1000)
         values = [Param(key, str(value)) for key, value in flat(self.folder.card["params"]).items()]
-        metrics = [*epoch_metrics(HISTORY_FILE, stamp), *final_metrics(METRICS_FILE, stamp)]
+        metrics = [*_epoch_metrics(HISTORY_FILE, stamp), *_final_metrics(METRICS_FILE, stamp)]
         client = self.registry.client
         for start in range(0, len(values), 100):
             client.log_batch(self.run_id, params=values[start : start + 100])
@@ -184,7 +184,7 @@ class Registration:
         client.log_artifact(self.run_id, str(METRICS_FILE))
         if SUMMARY_FILE.is_file():
             client.log_artifact(self.run_id, str(SUMMARY_FILE))
-        client.log_text(self.run_id, installed_packages(), "environment/requirements.txt")
+        client.log_text(self.run_id, _installed_packages(), "environment/requirements.txt")
         client.log_dict(self.run_id, self.lineage["environment"], "environment/environment.json")
         documents = self.workspace / provenance.FOLDER
         provenance.write(self.folder, self.run_id, documents, self.signing_key)
@@ -257,7 +257,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def epoch_metrics(path: Path, stamp: int) -> list[Metric]:
+def _epoch_metrics(path: Path, stamp: int) -> list[Metric]:
     """Every numeric column of the training history, by epoch."""
     from mlflow.entities import Metric
 
@@ -269,11 +269,11 @@ def epoch_metrics(path: Path, stamp: int) -> list[Metric]:
         Metric(column, float(value), stamp, int(row["epoch"]))
         for row in rows
         for column, value in row.items()
-        if column != "epoch" and is_number(value)
+        if column != "epoch" and _is_number(value)
     ]
 
 
-def is_number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -281,7 +281,7 @@ def is_number(text: str) -> bool:
     return True
 
 
-def final_metrics(path: Path, stamp: int) -> list[Metric]:
+def _final_metrics(path: Path, stamp: int) -> list[Metric]:
     """Every number of model_performance.json, under its dotted name; without those of single classes, if many."""
     from mlflow.entities import Metric
 
@@ -305,7 +305,7 @@ def metric_name(key: str) -> str:
     return name.replace("/", "2f").strip(".")[: METRIC_LENGTH - len(mark)] + mark
 
 
-def installed_packages() -> str:
+def _installed_packages() -> str:
     """What `pip freeze` lists: every installed distribution with its version."""
     found = {(one.metadata["Name"], one.version) for one in metadata.distributions() if one.metadata["Name"]}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found))

@@ -67,7 +67,7 @@ def wait_until_ready(port: int, child: subprocess.Popen[bytes]) -> None:
     raise RunError(f"the service was not ready after {START_TIMEOUT} s")
 
 
-def first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
+def _first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
     """Ask the service about one test picture; returns the picture and the answer."""
     picture = sorted(Path("models/model/self_check").iterdir())[0]
     with picture.open("rb") as file:
@@ -107,7 +107,7 @@ def main() -> None:
     with service(arguments.port) as child:
         try:
             wait_until_ready(arguments.port, child)
-            show(url, *first_prediction(url))
+            show(url, *_first_prediction(url))
             child.wait()
         except KeyboardInterrupt:
             print("\nstopping")

@@ -154,10 +154,10 @@ def find(source: Path, root: Path | None, rename: dict[str, str], classes: Seque
     try:
         pictures = labelled(source, rename)
     except DataError as error:
-        return unlabelled(source, str(error))
+        return _unlabelled(source, str(error))
     if {picture.label for picture in pictures} & set(classes):
         return pictures
-    return unlabelled(source, f"none of its folders is called {' or '.join(classes)}")
+    return _unlabelled(source, f"none of its folders is called {' or '.join(classes)}")
 
 
 def labelled(root: Path, rename: dict[str, str]) -> list[PictureFile]:
@@ -170,7 +170,7 @@ def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[Pi
     return [PictureFile(path, class_of(name, rename)) for name, path in names.items()]
 
 
-def unlabelled(root: Path, reason: str) -> list[PictureFile]:
+def _unlabelled(root: Path, reason: str) -> list[PictureFile]:
     """All pictures under `root`, sorted; `reason` is why they have no labels."""
     files = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     paths = sorted(path for path in files if not hidden(path.relative_to(root)))

@@ -107,7 +107,7 @@ class Trainer:
             self.recipe.epochs,
             self.seed,
         )
-        averaged = AveragedModel(self.model, avg_fn=moving_average, use_buffers=True)
+        averaged = AveragedModel(self.model, avg_fn=_moving_average, use_buffers=True)
 
         def moved(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             self.model.train()
@@ -162,7 +162,7 @@ class Trainer:
         )
 
 
-def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+def _moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
     """Exponential moving average of weights whose memory grows to 100 steps, so that short runs forget their start."""
     memory = min(0.99, (1 + int(count)) / (10 + int(count)))
     return average + (new - average) * (1 - memory) if average.is_floating_point() else new

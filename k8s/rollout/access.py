@@ -47,11 +47,11 @@ ALWAYS = tuple(  # whatever the manifests hold
 def wanted(objects: Iterable[Object]) -> list[Permission]:
     """For a roll-out of these objects; what lies outside of their namespace exists already."""
     kinds = {(one["apiVersion"], one["kind"]) for one in objects if one["kind"] not in CLUSTER_WIDE}
-    applied = [Permission(group_of(version), plural(kind), verb) for version, kind in kinds for verb in SERVED]
+    applied = [Permission(_group_of(version), plural(kind), verb) for version, kind in kinds for verb in SERVED]
     return sorted({*ALWAYS, *applied})
 
 
-def group_of(version: str) -> str:
+def _group_of(version: str) -> str:
     return version.partition("/")[0] if "/" in version else ""
 
 

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 Patch = list[dict[str, Any]]
 
 
-def key_of(one: Object) -> Key:
+def _key_of(one: Object) -> Key:
     return one["kind"], one["metadata"]["name"]
 
 
@@ -31,7 +31,7 @@ class Snapshot:
     """The objects of an installation as they are in the cluster at one moment."""
 
     def __init__(self, found: list[Object]) -> None:
-        self.objects = {key_of(one): one for one in found}
+        self.objects = {_key_of(one): one for one in found}
 
     @classmethod
     def read(cls, kubectl: Kubectl, installation: Installation) -> Snapshot:
@@ -45,7 +45,7 @@ class Snapshot:
 
     def missing(self, installation: Installation, *kinds: str) -> list[Object]:
         """Objects of these kinds that did not exist."""
-        return [one for one in installation.of_kind(*kinds) if key_of(one) not in self.objects]
+        return [one for one in installation.of_kind(*kinds) if _key_of(one) not in self.objects]
 
     def put_back(self, kubectl: Kubectl, installation: Installation) -> list[str]:
         """Make every object again what it was; the names of those that had changed.

@@ -45,11 +45,11 @@ def set_up(seed: int) -> torch.device:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    keep_freed_memory()
+    _keep_freed_memory()
     return pick_device()
 
 
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Stop glibc from giving big blocks back to the system after each operation.
 
     Every layer's output is such a block, and getting it back page by page made a forward pass of eight pictures on

@@ -94,7 +94,7 @@ def solve(
     blank = frozen.pooled(Split.of_nothing(frozen.size), PLAIN, plain, every)  # each process has the same
     pieces = everyone(frozen.pooled(train, "in pieces", in_pieces, every, held))
     changed = {name: everyone(frozen.pooled(train, name, how, every, held)) for name, how in CHANGES.items()}
-    columns = {name: columns_of(frozen, every, levels) for name, levels in sets.items()}
+    columns = {name: _columns_of(frozen, every, levels) for name, levels in sets.items()}
     search = Search(learned_from, changed, pieces, blank, places, searched, classes, columns, seed)
     choice = world.agreed(search.run(views) if world.leads else None)
     assert choice is not None
@@ -131,7 +131,7 @@ def fitted(
     return Solver(rows, np.ones((len(rows.labels), 1), bool)).fit(strength)
 
 
-def columns_of(frozen: Frozen, every: tuple[int, ...], levels: tuple[int, ...]) -> NDArray[np.int64]:
+def _columns_of(frozen: Frozen, every: tuple[int, ...], levels: tuple[int, ...]) -> NDArray[np.int64]:
     """Which of the averages of all levels are those of `levels`."""
     widths = frozen.model.widths(frozen.size, every)
     return np.flatnonzero(np.repeat([level in levels for level in every], widths))

@@ -42,7 +42,7 @@ def _is_meant(version: Version, text: str) -> bool:
     return text in names or (len(text) >= 8 and version.sha256.startswith(text))
 
 
-def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     deployed = deployments.known(registry.tags())
     report = status.collect(registry, deployed, arguments.url)
     print(report.table())
@@ -57,7 +57,7 @@ def do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     print("registry, pin and BentoML store agree")
 
 
-def do_list(registry: Registry, _: argparse.Namespace) -> None:
+def _do_list(registry: Registry, _: argparse.Namespace) -> None:
     named = registry.aliases()
     rows = [("version", "alias", "gate", "accuracy", "bento model", "commit", "data")]
     for version in registry.versions():
@@ -70,7 +70,7 @@ def do_list(registry: Registry, _: argparse.Namespace) -> None:
     print(columns(rows))
 
 
-def do_show(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_show(registry: Registry, arguments: argparse.Namespace) -> None:
     version = find(registry, arguments.version)
     folder = pull.fetch(registry, version)
     names = {"mlflow_version": version.number, "run_id": version.run_id, "gate": _gate(registry, version)}
@@ -89,14 +89,14 @@ def _gate(registry: Registry, version: Version) -> str:
         return str(error)
 
 
-def do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
     from training.gate import compare  # SciPy and scikit-learn take seconds to import
 
     a, b = find(registry, arguments.a), find(registry, arguments.b)
     print(plain(compare.compare(registry, a, b, arguments.sheet), keep="\n"))
 
 
-def do_rollback(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_rollback(registry: Registry, arguments: argparse.Namespace) -> None:
     print(plain(rollback(registry, arguments.reason)))
 
 
@@ -119,14 +119,14 @@ def rollback(registry: Registry, reason: str) -> str:
     return f"version {good.number} ({good.bento_tag}) is the champion again; version {bad.number} is out: {reason}"
 
 
-def do_trace(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_trace(registry: Registry, arguments: argparse.Namespace) -> None:
     answer = trace.answer_in(arguments.what)
     version = find(registry, arguments.what if answer is None else trace.name_in(answer))
     trace.confirm(answer or {}, version)
     print(plain(trace.trace(registry, version).text(), keep="\n"))
 
 
-def do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
+def _do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
     deletable = retention.deletable(registry, arguments.keep)
     for version in deletable:
         name = plain(f"version {version.number} ({version.bento_tag})")
@@ -140,7 +140,7 @@ def do_gc(registry: Registry, arguments: argparse.Namespace) -> None:
         print("dry run: add --yes to delete")
 
 
-def do_pull(registry: Registry, _: argparse.Namespace) -> None:
+def _do_pull(registry: Registry, _: argparse.Namespace) -> None:
     version = pull.pull_champion(registry)
     print(f"{version.bento_tag} (version {version.number}) is in the BentoML store, verified and pinned")
 
@@ -162,27 +162,27 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(word, help=meaning)
         return one
 
-    add("status", do_status, "Who is champion, in every store; exit 1 if they disagree.").add_argument(
+    add("status", _do_status, "Who is champion, in every store; exit 1 if they disagree.").add_argument(
         "--url", help="of a running service: is it the champion that answers?"
     )
-    add("list", do_list, "All versions, the newest first.")
-    add("show", do_show, "The model card of a version, and its tags.", [version]).add_argument(
+    add("list", _do_list, "All versions, the newest first.")
+    add("show", _do_show, "The model card of a version, and its tags.", [version]).add_argument(
         "--provenance", type=Path, metavar="FOLDER", help="ML-BOM, Croissant and in-toto statement, verified, into it"
     )
     compared = add(
-        "compare", do_compare, "Two versions on the same test pictures.", [("a", version[1]), ("b", version[1])]
+        "compare", _do_compare, "Two versions on the same test pictures.", [("a", version[1]), ("b", version[1])]
     )
     compared.add_argument("--sheet", type=Path, default=SHEET_FILE, help=f"contact sheet (default {SHEET_FILE})")
     back = add(
-        "rollback", do_rollback, f"Make the version `{PREVIOUS}` the champion again; the other is `{CHALLENGER}`."
+        "rollback", _do_rollback, f"Make the version `{PREVIOUS}` the champion again; the other is `{CHALLENGER}`."
     )
     back.add_argument("--reason", required=True, help="why; recorded with both versions")
     what = "an answer of the service (JSON, or a file of it, or - for stdin), or whatever names a version"
-    add("trace", do_trace, "From an answer back to run, parameters, pictures and commit.", [("what", what)])
-    collect = add("gc", do_gc, "Delete old versions from both stores; never an alias'd, deployed or built-in one.")
+    add("trace", _do_trace, "From an answer back to run, parameters, pictures and commit.", [("what", what)])
+    collect = add("gc", _do_gc, "Delete old versions from both stores; never an alias'd, deployed or built-in one.")
     collect.add_argument("--keep", type=_count, default=5, help="how many of the newest to keep (default 5)")
     collect.add_argument("--yes", action="store_true", help="delete; without it nothing is touched")
-    add("pull", do_pull, "Bring the champion into this machine's BentoML store, verified, and pin it.")
+    add("pull", _do_pull, "Bring the champion into this machine's BentoML store, verified, and pin it.")
     return top
 
 

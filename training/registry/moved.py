@@ -37,7 +37,7 @@ class MovedError(ExpectedError):
     """The project lies where its database cannot follow."""
 
 
-def check_path() -> None:
+def _check_path() -> None:
     """MovedError where MLflow would write into another folder: it reads %20 in a path as a space."""
     here = os.getcwd()  # noqa: PTH109 - as MLflow takes it
     read = urllib.parse.unquote(here)
@@ -100,7 +100,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 def tell(uri: str) -> None:
     """`follow`, and a line on stderr when something was mended; MovedError as `check_path` too."""
     if uri.startswith(SQLITE):
-        check_path()
+        _check_path()
     if former := follow(uri):
         where = ", ".join(former)
         print(f"this project was moved: {uri} now names its own artifacts, no more those in {where}", file=sys.stderr)

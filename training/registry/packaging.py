@@ -42,16 +42,16 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
     save_model(
         target,
         python_model=str(Path(__file__).parent / "mlflow_model.py"),
-        code_paths=[str(served_package(code))],
+        code_paths=[str(_served_package(code))],
         artifacts={"model": str(staged)},
         signature=signature(folder.classes),
         input_example=pd.DataFrame({"image": [example.read_bytes()]}),
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages] + quick_resizer(),
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages] + _quick_resizer(),
     )
     sys.path[:] = search_path  # MLflow loaded the model once to try the example, and left its code in front
 
 
-def quick_resizer() -> list[str]:
+def _quick_resizer() -> list[str]:
     """The requirement of the quick resizer, if it is installed here: only where it has wheels."""
     try:
         version = metadata.version("cykooz-resizer")
@@ -60,7 +60,7 @@ def quick_resizer() -> list[str]:
     return [f"cykooz-resizer=={version}; sys_platform != 'linux' or platform_machine != 'aarch64'"]
 
 
-def served_package(code: Path) -> Path:
+def _served_package(code: Path) -> Path:
     """A package `training` of what prediction needs, under `code`."""
     package = code / "training"
     package.mkdir(parents=True)

@@ -9,7 +9,7 @@ from training.registry.mlflow_store import Registry, Version
 def deletable(registry: Registry, keep: int) -> list[Version]:
     """Versions that nothing names: no alias, no deployment, no Bento, and not among the `keep` newest."""
     needed = set(registry.aliases().values())
-    used = bento_store.bentos().keys() | in_use(registry)
+    used = bento_store.bentos().keys() | _in_use(registry)
     return [
         version
         for version in registry.versions()[keep:]
@@ -17,7 +17,7 @@ def deletable(registry: Registry, keep: int) -> list[Version]:
     ]
 
 
-def in_use(registry: Registry) -> set[str]:
+def _in_use(registry: Registry) -> set[str]:
     """Tags of models that are deployed, by this machine's record or the registry's: targets may share a name."""
     deployed = deployments.read(), deployments.shared(registry.tags())
     return set().union(*map(deployments.tags_in_use, deployed))

@@ -38,7 +38,7 @@ def collect(registry: Registry, deployed: Sequence[Deployment], url: str | None 
     """Ask all of them; RegistryError when the service at `url` gives no answer to compare."""
     bentos = bento_store.bentos()
     rows: list[tuple[str, ...]] = [("alias", "version", "bento model", "in store", "bentos", "image digest", "running")]
-    running = service_model(url) if url else {}
+    running = _service_model(url) if url else {}
     named = {alias: registry.by_alias(alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)}
     for alias, version in named.items():
         if version is None:
@@ -120,7 +120,7 @@ def _running(version: Version, running: dict[str, Any], url: str | None) -> list
     return [f"{url} serves {tag}, the champion is {version.bento_tag}: restart or deploy it"]
 
 
-def service_model(url: str) -> dict[str, Any]:
+def _service_model(url: str) -> dict[str, Any]:
     """What a running service says of its model; RegistryError when it says nothing."""
     address = f"{url.rstrip('/')}/health"
     try:
