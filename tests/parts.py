@@ -135,6 +135,12 @@ def _cluster() -> str | None:
     return answers("kubectl", "get", "--raw", "/readyz", "--request-timeout=20s")
 
 
+def _docker() -> str | None:
+    """An engine, and what builds images: buildx, unless the engine's own builder is asked for."""
+    builder = None if os.environ.get("DOCKER_BUILDKIT") == "0" else answers("docker", "buildx", "version")
+    return answers("docker", "info") or builder
+
+
 def _registry() -> str | None:
     host, _, port = REGISTRY.partition(":")
     with socket.socket() as probe:
@@ -287,7 +293,7 @@ PARTS = {
             lambda: answers("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", tempfile.gettempdir()),
             otherwise="root on Linux, outside of a container or in a privileged one",
         ),
-        Part("docker", lambda: answers("docker", "info"), otherwise="Docker's engine (Debian: docker.io), running"),
+        Part("docker", _docker, otherwise="Docker's engine (Debian: docker.io) with buildx, running"),
         Part("registry", _registry, otherwise=f"docker run --detach --publish {REGISTRY}:5000 registry:2"),
         Part(
             "cluster",
