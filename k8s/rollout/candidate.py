@@ -26,7 +26,6 @@ from k8s.target import DeployError, moments
 
 LABEL = f"{NAME}-candidate"  # its app.kubernetes.io/name
 OUTLIVES_S = 600  # beyond the timeout: then the kubelet ends a candidate whose deploy.py was killed
-ROOM_S = 10.0  # for other pods to go before a pod without a node is given up
 GONE_S = 60.0
 
 
@@ -94,9 +93,8 @@ def remove(kubectl: Kubectl, *which: str) -> None:
 
 def remove_stale(kubectl: Kubectl) -> None:
     """Candidates of a deploy.py that was killed."""
-    if kubectl.items("get", "pods", f"--selector={NAME_LABEL}={LABEL}"):
-        for one in kubectl.items("get", "pods", f"--selector={NAME_LABEL}={LABEL}"):
-            remove(kubectl, f"pod/{one['metadata']['name']}")
+    for stale in kubectl.items("get", "pods", f"--selector={NAME_LABEL}={LABEL}"):
+        remove(kubectl, f"pod/{stale['metadata']['name']}")
 
 
 def _port(wanted: Object) -> int:
@@ -113,15 +111,11 @@ def _wait_ready(kubectl: Kubectl, name: str, timeout: float) -> None:
         if trouble.is_ready(found):
             return
         what = trouble.of_pod(found)
-        if what and _is_over(kubectl, what, time.monotonic() - begun):
+        if what and trouble.is_over(kubectl, what, time.monotonic() - begun):
             _say(kubectl, name)
             raise DeployError(str(what))
     _say(kubectl, name)
     raise DeployError(f"pod {name} was not ready after {timeout:g} s")
-
-
-def _is_over(kubectl: Kubectl, what: trouble.Trouble, waited: float) -> bool:
-    return not what.patience or (waited > ROOM_S and not trouble.node_is_coming(kubectl, what.pod))
 
 
 def _say(kubectl: Kubectl, name: str) -> None:

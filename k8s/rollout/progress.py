@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from k8s import manifests
 from k8s.manifests import Object
 from k8s.rollout import trouble
-from k8s.rollout.candidate import ROOM_S
 from k8s.rollout.installation import Installation
 from k8s.rollout.kubectl import Kubectl
 from k8s.rollout.trouble import Trouble
@@ -89,7 +88,7 @@ def wait(kubectl: Kubectl, installation: Installation, image: str, minimum: int,
         reason = what.reason if what else ""
         if reason != waited_for:
             since, waited_for = time.monotonic(), reason
-        if what and _is_over(kubectl, what, time.monotonic() - since):
+        if what and trouble.is_over(kubectl, what, time.monotonic() - since):
             tell(kubectl, state)
             raise DeployError(str(what))
         state = State.read(kubectl, installation)
@@ -97,12 +96,6 @@ def wait(kubectl: Kubectl, installation: Installation, image: str, minimum: int,
     status = state.deployment.get("status", {})
     counts = f"{status.get('updatedReplicas', 0)} new pods, {status.get('availableReplicas', 0)} available"
     raise DeployError(f"not complete after {timeout:g} s: {counts}, {max(minimum, status.get('replicas', 0))} wanted")
-
-
-def _is_over(kubectl: Kubectl, what: Trouble, waited: float) -> bool:
-    if not what.patience:
-        return True
-    return waited > ROOM_S and not (what.pod and trouble.node_is_coming(kubectl, what.pod))
 
 
 def tell(kubectl: Kubectl, state: State) -> None:

@@ -28,6 +28,7 @@ HOPELESS = {  # waiting for these is waiting for the timeout
 }
 COMING_NODE = {"TriggeredScaleUp", "Nominated"}  # events of cluster-autoscaler and Karpenter: room is being made
 EVENTS, LINES = 5, 20
+ROOM_S = 10.0  # for other pods to go before a pod without a node is given up
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,13 @@ def events(kubectl: Kubectl, name: str) -> list[Object]:
 
 def node_is_coming(kubectl: Kubectl, pod: str) -> bool:
     return any(one.get("reason") in COMING_NODE for one in events(kubectl, pod))
+
+
+def is_over(kubectl: Kubectl, what: Trouble, waited: float) -> bool:
+    """Whether waiting `waited` seconds for it to pass was enough."""
+    if not what.patience:
+        return True
+    return waited > ROOM_S and not (what.pod and node_is_coming(kubectl, what.pod))
 
 
 def report(kubectl: Kubectl, pod: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The head of a pretrained backbone: candidates, their features, the search, the fit. No epochs: see training.head."""
+"""The head of a pretrained backbone: candidates, features, search and fit. No epochs: see training.fit.head."""
 
 from __future__ import annotations
 

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
 from data.manifest import Manifest, Picture, decoded
-from training.common.intervals import wilson
-from training.evaluation.metrics import CALIBRATION_BINS, calibration_error
+from training.evaluation.metrics import CALIBRATION_BINS, calibration_error, share
 from training.evaluation.paired import Contingency, sure_gain
 from training.evaluation.scores import Scores, latencies_ms, score
 from training.gate.slices import slices
@@ -193,14 +192,14 @@ class Gate:
 
     def class_accuracy(self) -> Check:
         labels = np.array(self.mine.labels)
-        right = {name: self.mine.right[labels == name] for name in sorted(set(self.mine.labels))}
-        return _not_surely_below("accuracy by class", right, self.limits.min_class_accuracy)
+        found = {name: share(self.mine.right[labels == name]) for name in sorted(set(self.mine.labels))}
+        return _not_surely_below("accuracy by class", found, self.limits.min_class_accuracy)
 
     def slice_accuracy(self) -> Check:
         masks = slices(self.pictures, decoded(self.pictures, self.candidate.preprocessing))
         enough = {name: mask for name, mask in masks.items() if mask.sum() >= self.limits.min_slice_pictures}
-        right = {name: self.mine.right[mask] for name, mask in enough.items()}
-        return _not_surely_below("accuracy by slice", right, self.limits.min_slice_accuracy)
+        found = {name: share(self.mine.right[mask]) for name, mask in enough.items()}
+        return _not_surely_below("accuracy by slice", found, self.limits.min_slice_accuracy)
 
     # behaviour
 
@@ -221,12 +220,10 @@ class Gate:
         harmless = self._behaviour.get("harmless")
         if harmless == []:
             return Check("invariance", True, "no change is said to be harmless", "evaluate.harmless")
-        same = {
-            name: float(changes[name]["same_answer"]["interval"][1])
-            for name in (harmless or changes)
-            if name in changes
-        }
-        return _worst("invariance", same, self.limits.min_invariance, "no evidence in the model card")
+        same = {name: changes[name]["same_answer"] for name in harmless or changes if name in changes}
+        if not same:
+            return Check("invariance", False, "no evidence in the model card", _at_least(self.limits.min_invariance))
+        return _not_surely_below("invariance", same, self.limits.min_invariance)
 
     def direction(self) -> Check:
         """Changes that must lower the confidence."""
@@ -389,27 +386,19 @@ def better_than_guessing(
     return float(result.statistic), float(result.pvalue)
 
 
-def _not_surely_below(name: str, right: dict[str, NDArray[np.bool_]], floor: float | None) -> Check:
-    """The worst group; it fails when its whole 95 % interval lies below the floor."""
-    if not right:
+def _not_surely_below(name: str, found: dict[str, dict[str, Any]], floor: float | None) -> Check:
+    """The worst of the groups, each a share (training.evaluation.metrics.share); it fails when its whole interval lies
+    below the floor."""
+    if not found:
         return Check(name, True, "no group has enough pictures", _at_least(floor))
-    ends = {key: wilson(int(hits.sum()), len(hits)) for key, hits in right.items()}
-    worst = min(right, key=lambda key: (ends[key][1], float(right[key].mean())))
-    low, high = ends[worst]
-    figure = f"worst {right[worst].mean():.4f} [{low:.4f}, {high:.4f}]: {worst}, of {len(right)}"
+    worst = min(found, key=lambda group: (found[group]["interval"][1], found[group]["value"]))
+    low, high = found[worst]["interval"]
+    figure = f"worst {found[worst]['value']:.4f} [{low:.4f}, {high:.4f}]: {worst}, of {len(found)}"
     return Check(name, floor is None or high >= floor - ENOUGH, figure, _at_least(floor))
 
 
 def _at_least(floor: float | None) -> str:
     return "no floor is set" if floor is None else f"at least {floor:g}"
-
-
-def _worst(name: str, found: dict[str, float], floor: float, if_none: str) -> Check:
-    if not found:
-        return Check(name, False, if_none, f"at least {floor:g}")
-    worst = min(found, key=lambda key: found[key])
-    figure = f"worst {found[worst]:.4f}: {worst}, of {len(found)}"
-    return Check(name, found[worst] >= floor - ENOUGH, figure, f"at least {floor:g}")
 
 
 def _short(digest: str | None) -> str:

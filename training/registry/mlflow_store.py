@@ -199,17 +199,6 @@ class Registry:
             return found
         return None
 
-    def download_artifact(self, version: Version, name: str, target: Path) -> Path | None:
-        """An artifact of the run of `version`, such as MANIFEST_PATH, under `target`; None if there is none."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        uri = f"runs:/{version.run_id}/{name}"
-        try:
-            return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
-        except (OSError, MlflowException):
-            return None
-
     def delete_version(self, version: Version) -> None:
         """Delete the MLflow model among the artifacts of its run, then the version; the run stays as a record."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -41,9 +41,14 @@ def rightful(registry: Registry, named: Version | None) -> Version | None:
     did not let through, the last that became champion by the gate, or None."""
     if named is None or _let_through(registry, named):
         return named
-    former = [one for one in registry.versions() if one.tags.get(PROMOTED) and not one.tags.get(ROLLED_BACK)]
-    former.sort(key=lambda version: version.tags[PROMOTED], reverse=True)
-    return next((one for one in former if one.number != named.number and _let_through(registry, one)), None)
+    stand = (version for version in _former(registry, named) if not version.tags.get(ROLLED_BACK))
+    return next((version for version in stand if _let_through(registry, version)), None)
+
+
+def _former(registry: Registry, champion: Version) -> list[Version]:
+    """Who else has become champion, the latest first."""
+    former = [one for one in registry.versions() if one.tags.get(PROMOTED) and one.number != champion.number]
+    return sorted(former, key=lambda version: version.tags[PROMOTED], reverse=True)
 
 
 def _let_through(registry: Registry, version: Version) -> bool:
@@ -57,13 +62,11 @@ def _let_through(registry: Registry, version: Version) -> bool:
 def record(registry: Registry, champion: Version) -> dict[str, Any]:
     """Champion, verdict (None if the gate never saw it: somebody moved the alias by hand), former champions, newest
     first."""
-    former = [one for one in registry.versions() if one.tags.get(PROMOTED) and one.number != champion.number]
-    former.sort(key=lambda version: version.tags[PROMOTED], reverse=True)
     return {
         "schema": 1,
         "champion": _describe(champion),
         "verdict": registry.verdict(champion),
-        "former": [_describe(version) for version in former],
+        "former": [_describe(version) for version in _former(registry, champion)],
     }
 
 

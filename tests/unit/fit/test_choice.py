@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from training.fit.choice import Candidate, Judged, Search, Trial
@@ -16,15 +13,6 @@ pytestmark = pytest.mark.torch
 
 COUNT = 240
 LAST, ALL = np.arange(4, 8), np.arange(8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On matrices this small, threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def features(early: float, late: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -119,7 +119,7 @@ class Index:
     def prediction(self, request_id: str) -> tuple[Known | None, list[OSError]]:
         """What was predicted under this id, and what kept files from being looked into."""
         with self._read() as database:
-            read: dict[bytes, int] = dict(database.execute("SELECT identity, read FROM file"))
+            read = _positions(database)
             found = [_known(*row) for row in database.execute(FIND, (request_id,))]
         errors = []
         for path in request_files(self.folder):
@@ -134,7 +134,7 @@ class Index:
     def said(self, request_id: str) -> Said | None:
         """What was said last under this id. OSError when the file of feedback cannot be read."""
         with self._read() as database:
-            read: dict[bytes, int] = dict(database.execute("SELECT identity, read FROM file"))
+            read = _positions(database)
             rows = database.execute("SELECT label, version, predicted, changes FROM said WHERE id = ?", (request_id,))
             last = next((Said(*row) for row in rows), None)
         with suppress(FileNotFoundError):
@@ -263,7 +263,7 @@ class Index:
 
     def _read_so_far(self) -> dict[bytes, int]:
         with self._read() as database:
-            return dict(database.execute("SELECT identity, read FROM file"))
+            return _positions(database)
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -310,6 +310,11 @@ class Index:
 
 class _BusyError(OSError):
     """Another writes to the index."""
+
+
+def _positions(database: sqlite3.Connection) -> dict[bytes, int]:
+    """By the identity of a file, how far it is taken in."""
+    return dict(database.execute("SELECT identity, read FROM file"))
 
 
 def _search(path: Path, read: dict[bytes, int], request_id: str, kind: Lines) -> Iterator[dict[str, Any]]:
