@@ -115,6 +115,14 @@ def pins() -> dict[str, str]:
     return dict(found)
 
 
+def misfits(complaints: Sequence[str]) -> list[str]:
+    """Those complaints that are about locked packages. What someone added, `make tools` included, may want others."""
+    text = Path(LOCK).read_text() + Path(TORCH_LOCK).read_text()
+    locked = set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
+    names = (re.sub(r"[-_.]+", "-", complaint.split()[0]).lower() for complaint in complaints)
+    return [complaint for complaint, name in zip(complaints, names, strict=True) if name in locked]
+
+
 def pip_settings(listed: str) -> dict[str, str]:
     """pip's settings of `pip config list`: those of the environment before those of `install`, then `global`."""
     found: dict[str, str] = {}
@@ -175,6 +183,13 @@ class Installer:
         return all(
             f"{version}+cpu" in re.split(r"[\s,()]+", self._asked([*ask, name])) for name, version in pins().items()
         )
+
+    def complaints(self) -> list[str]:
+        """What `pip check` says about the packages that are there: one line each, the package first."""
+        done = subprocess.run([*self.pip, "check"], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode and not done.stdout:
+            raise InstallError("`pip check` failed, see above")
+        return done.stdout.splitlines() if done.returncode else []
 
     def install(self, *words: str, index: str = "") -> None:
         """`words` without their dependencies, which the locks name; from `index` alone if one is given."""
@@ -243,8 +258,8 @@ def make(environment: Mapping[str, str]) -> None:
     else:
         installer.install("--require-hashes", "-r", TORCH_LOCK)
     installer.install("--require-hashes", "-r", LOCK)
-    if subprocess.run([*installer.pip, "check"], check=False).returncode:
-        raise InstallError("the locked packages do not fit each other, see above")
+    if broken := misfits(installer.complaints()):
+        raise InstallError(f"the locked packages do not fit each other: {'; '.join(broken)}")
     wanted(VENV, torch).write(VENV)
 
 

@@ -241,3 +241,9 @@ def test_a_python_that_will_not_do(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(sys, "version_info", (3, 10, 13))
     assert install.main() == 1
     assert f"{sys.executable} is 3.10: make PYTHON=/path/to/python" in capsys.readouterr().err
+
+
+def test_only_locked_packages_must_fit(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
+    locked = "other 1.0 has requirement torch<1, but you have torch 1.0."
+    assert install.misfits([locked, "added 2.0 requires torch, which is not installed."]) == [locked]
