@@ -93,6 +93,11 @@ class Manifest:
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index[picture.label] for picture in pictures], dtype=np.int64)
 
+    def groups(self, pictures: Sequence[Picture]) -> NDArray[np.int64]:
+        """A number for each of `pictures`, int64 [N]: near duplicates have the same, the same in all calls."""
+        place = {name: number for number, name in enumerate(sorted({one.group or one.path for one in self.pictures}))}
+        return np.array([place[one.group or one.path] for one in pictures], dtype=np.int64)
+
     def test_seen_by(self, former: Manifest) -> tuple[Picture, ...]:
         """The test pictures that a model made from `former` has learnt from or was chosen by.
 

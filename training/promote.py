@@ -146,16 +146,15 @@ def judge(
     from training.gate.advice import advice  # it and `checks` import SciPy, which takes seconds
     from training.gate.checks import Check, Gate
 
-    unreadable = None
+    unreadable, seen = None, frozenset[str]()
     try:
         rival = None if former is None else pull.fetch(registry, former)
+        if former and rival and rival.card["lineage"]["test_hash"] != manifest.test_sha256:
+            seen = _seen(registry, former, manifest)
     except (ModelFolderError, RegistryError) as error:
         if force is None:
             raise
         rival, unreadable = None, str(error)
-    seen = frozenset[str]()
-    if former and rival and rival.card["lineage"]["test_hash"] != manifest.test_sha256:
-        seen = _seen(registry, former, manifest)
     checks = Gate(folder, rival, manifest, limits, seen).judge()
     if unreadable:
         checks.append(Check("champion readable", False, unreadable, "a champion to compare with"))
@@ -166,12 +165,12 @@ def judge(
 
 
 def _seen(registry: Registry, champion: Version, manifest: Manifest) -> frozenset[str]:
-    """Hashes of the test pictures that the champion has learnt from, by the manifest that its run keeps."""
+    """Hashes of the test pictures that the champion has learnt from, by the manifest that its run keeps.
+
+    Raises RegistryError where the run has none any more: comparing on pictures that it may know would favour it.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            former = Manifest.read(registry.download_artifacts(champion, MANIFEST_PATH, Path(scratch)))
-        except RegistryError:
-            return frozenset()
+        former = Manifest.read(registry.download_artifacts(champion, MANIFEST_PATH, Path(scratch)))
     return frozenset(picture.sha256 for picture in manifest.test_seen_by(former))
 
 

@@ -60,6 +60,20 @@ def test_test_pictures_that_the_champion_learnt_from_are_left_out_of_the_compari
     assert figures["better than guessing"].endswith("120 pictures")
 
 
+def test_a_champion_that_may_know_the_test_pictures_is_not_compared_with(project: Path) -> None:
+    promoted(project, **FAIR)
+    (kept,) = (path for path in project.rglob("manifest.csv") if path.parent.parent != project)
+    kept.unlink()
+    manifest = project / "data/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",train,", ",test,", 20))
+    with pytest.raises(RegistryError, match=r"the run of version 1 has no .*manifest.csv"):
+        promoted(project, **GOOD)
+    assert aliases()["champion"] == "1"
+    outcome = promoted(project, force="its pictures are lost", **GOOD)
+    assert outcome.verdict is not None
+    assert [check["name"] for check in outcome.verdict.checks if not check["passed"]] == ["champion readable"]
+
+
 def test_a_worse_candidate_is_kept_out_and_the_verdict_is_written(project: Path) -> None:
     promoted(project, **GOOD)
     pin = pin_file.PIN_FILE.read_bytes()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from training.fit.augment import PLAIN, extended
 from training.fit.head import Features, Heads, Rows, Solver
@@ -119,8 +119,9 @@ class Choice:
 class Search:
     """Cross-validation over N pictures: `features(view)` [N, D], and of those at `held` changed: [M, D].
 
-    `pieces` [M, D] are those in pieces, `nothing` [J, D] pictures of nothing (training.fit.nothing). `columns` names,
-    for each choice of levels, which of the D features it takes, the first the simplest one.
+    `groups` [N]: near duplicates have the same number. `pieces` [M, D] are those in pieces, `nothing` [J, D] pictures
+    of nothing (training.fit.nothing). `columns` names, for each choice of levels, which of the D features it takes, the
+    first the simplest one.
     """
 
     features: ByView
@@ -129,17 +130,22 @@ class Search:
     nothing: Features
     held: NDArray[np.int64]
     labels: Labels
+    groups: Labels
     classes: int
     columns: Mapping[str, NDArray[np.int64]]
     seed: int
 
     @cached_property
     def fold(self) -> NDArray[np.int64]:
-        """The fold [N] in which a picture is held out."""
+        """The fold [N] in which a picture is held out. A group is held out as a whole, since a head that has seen one
+        of two near duplicates knows the other; unless a class is a single group, which nobody could learn then."""
         count = max(2, min(FOLDS, int(np.bincount(self.labels).max())))
         fold = np.zeros(len(self.labels), np.int64)
-        splits = StratifiedKFold(count, shuffle=True, random_state=self.seed)
-        for number, (_, rows) in enumerate(splits.split(fold, self.labels)):
+        of_class = [len(np.unique(self.groups[self.labels == label])) for label in np.unique(self.labels)]
+        grouped = len(np.unique(self.groups)) < len(self.groups) and min(of_class) > 1
+        kind = StratifiedGroupKFold if grouped else StratifiedKFold
+        splits = kind(count, shuffle=True, random_state=self.seed)
+        for number, (_, rows) in enumerate(splits.split(fold, self.labels, self.groups if grouped else None)):
             fold[rows] = number
         return fold
 

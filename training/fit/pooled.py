@@ -27,22 +27,26 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Decoded pictures uint8 [N, size, size, 3] and labels int64 [N]: this process's share of a split."""
+    """Decoded pictures uint8 [N, size, size, 3], labels int64 [N] and groups int64 [N], in which near duplicates have
+    the same number: this process's share of a split."""
 
     pictures: NDArray[np.uint8]
     labels: Tensor
+    groups: Tensor
     key: str
 
     @classmethod
     def read(cls, manifest: Manifest, name: str, how: Preprocessing, world: World) -> Split:
         rows = world.share(manifest.split(name))
-        return cls(decoded(rows, how), torch.from_numpy(manifest.labels(rows)), decoded_key(rows, how))
+        labels, groups = (torch.from_numpy(numbers) for numbers in (manifest.labels(rows), manifest.groups(rows)))
+        return cls(decoded(rows, how), labels, groups, decoded_key(rows, how))
 
     @classmethod
     def of_nothing(cls, size: int) -> Split:
         """Pictures of nothing (training.fit.nothing), all with the label 0, which means nothing."""
         pictures = nothing.pictures(size)
-        return cls(pictures, torch.zeros(len(pictures), dtype=torch.long), f"nothing {size}")
+        count = len(pictures)
+        return cls(pictures, torch.zeros(count, dtype=torch.long), torch.arange(count), f"nothing {size}")
 
 
 class Front(nn.Module):

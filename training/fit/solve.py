@@ -70,7 +70,8 @@ def solve(
     counts = world.gathered(torch.tensor([len(rows)]))[0]
     held = rows[np.unique(np.linspace(0, len(rows) - 1, CHANGED // world.size).astype(int))]
     mine = np.searchsorted(rows, held) + int(counts[: world.rank].sum())
-    places, searched = (one.numpy() for one in world.gathered(torch.from_numpy(mine), train.labels[rows]))
+    asked = (torch.from_numpy(mine), train.labels[rows], train.groups[rows])
+    places, searched, groups = (part.numpy() for part in world.gathered(*asked))
 
     def everyone(features: Features) -> Features:
         return (
@@ -95,7 +96,7 @@ def solve(
     pieces = everyone(frozen.pooled(train, "in pieces", in_pieces, every, held))
     changed = {name: everyone(frozen.pooled(train, name, how, every, held)) for name, how in CHANGES.items()}
     columns = {name: _columns_of(frozen, every, levels) for name, levels in sets.items()}
-    search = Search(learned_from, changed, pieces, blank, places, searched, classes, columns, seed)
+    search = Search(learned_from, changed, pieces, blank, places, searched, groups, classes, columns, seed)
     choice = world.agreed(search.run(views) if world.leads else None)
     assert choice is not None
     levels = sets[choice.candidate.levels]

@@ -29,6 +29,16 @@ def test_the_rows_of_a_manifest(manifest: Manifest) -> None:
     assert set(manifest.labels(manifest.split("test"))) == {0, 1, 2}
 
 
+def test_near_duplicates_have_the_same_number(manifest: Manifest) -> None:
+    first, *others = manifest.split("train")
+    copies = tuple(replace(other, group=first.path) for other in others[:2])
+    changed = replace(manifest, pictures=(replace(first, group=first.path), *copies, *others[2:]))
+    numbers = changed.groups(changed.pictures)
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert len(set(numbers)) == len(changed.pictures) - 2
+    assert list(changed.groups(changed.pictures[1:])) == list(numbers[1:])
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"manifest.csv is missing: run `dvc repro prepare`"):
         Manifest.read(tmp_path / "manifest.csv")

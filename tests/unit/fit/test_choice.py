@@ -28,13 +28,15 @@ def search(
     labels: NDArray[np.int64],
     shift: float = 0.0,
     pieces: NDArray[np.float32] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Search:
     held = np.arange(COUNT // 2)
     changed = {"shifted": views["plain"][held] + np.float32(shift)}
     pieces = np.zeros((len(held), 8), np.float32) if pieces is None else pieces
     nothing = np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)
     columns = {"last": LAST, "all": ALL}
-    return Search(lambda view: views[view], changed, pieces, nothing, held, labels, 2, columns, seed=1)
+    groups = np.arange(len(labels)) if groups is None else groups
+    return Search(lambda view: views[view], changed, pieces, nothing, held, labels, groups, 2, columns, seed=1)
 
 
 @pytest.mark.parametrize(("early", "chosen"), [(1.0, "all"), (0.0, "last")])
@@ -44,6 +46,19 @@ def test_more_levels_are_taken_where_they_tell_more(early: float, chosen: str) -
     assert found.candidate == Candidate(chosen, ("plain",))
     assert [row["levels"] for row in found.table if row["chosen"]] == [chosen]
     assert [point["pictures"] for point in found.learning_curve] == [60, 120, 240]
+
+
+def test_near_duplicates_are_held_out_together() -> None:
+    plain, labels = features(early=1.0, late=0.5)
+    fold = search({"plain": plain}, labels, groups=np.arange(COUNT) // 8).fold
+    assert set(fold) == set(range(5))
+    assert all(len(set(group)) == 1 for group in fold.reshape(-1, 8))
+
+
+def test_a_class_that_is_one_group_is_split_up() -> None:
+    plain, labels = features(early=1.0, late=0.5)
+    fold = search({"plain": plain}, labels, groups=np.where(labels == 0, 0, np.arange(COUNT))).fold
+    assert set(fold[labels == 0]) == set(range(5))
 
 
 def test_levels_that_are_sure_of_a_picture_in_pieces_are_not_taken() -> None:
