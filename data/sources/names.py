@@ -2,11 +2,13 @@
 
 The rule: a marked name is UTF-8, and one that has it in an extra field (Info-ZIP's Unicode Path) is that. Of the others
 all are in data.archive_encoding; where that is null, in UTF-8 if every one of them can be (macOS packs so), and else in
-cp437, as the format has it. One rule for all of an archive: a short name in GBK may look like UTF-8 too.
+cp437, as the format has it. One rule for all of an archive: a short name in GBK may look like UTF-8 too. A marked name
+with characters that draw boxes was read as cp437 by the program that marked it, and counts as not marked.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 import zipfile
@@ -20,6 +22,7 @@ from training.common.table import plain
 UTF8 = 0x800  # a bit of the flags
 UNICODE_PATH = 0x7075  # of an extra field
 FORMAT = "cp437"  # of names, as the format has it; it has a character for each byte
+BOXES = re.compile("[\u2500-\u259f]")
 SHOWN = 3
 
 
@@ -53,8 +56,9 @@ def _raw(info: zipfile.ZipInfo) -> bytes:
 
 def _marked(info: zipfile.ZipInfo) -> str | None:
     """The name of a member if it is beyond doubt."""
-    if info.flag_bits & UTF8 or info.orig_filename.isascii():
-        return info.orig_filename
+    name = info.orig_filename
+    if name.isascii() or (info.flag_bits & UTF8 and not (BOXES.search(name) and _is_encodable(name))):
+        return name
     return next(_unicode_paths(info), None)
 
 
@@ -66,6 +70,14 @@ def _unicode_paths(info: zipfile.ZipInfo) -> Iterator[str]:
         field, rest = rest[4 : 4 + size], rest[4 + size :]
         if kind == UNICODE_PATH and len(field) > 5 and field[1:5] == struct.pack("<L", zlib.crc32(_raw(info))):
             yield field[5:].decode("utf-8", "replace")
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        name.encode(FORMAT)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_utf8(raw: bytes) -> bool:

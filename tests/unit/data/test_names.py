@@ -64,6 +64,15 @@ def test_plain_names_are_no_question(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
+def test_names_that_were_marked_by_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("猫/1.jpg", "狗/1.jpg"):
+            file.writestr(name.encode("gbk").decode("cp437"), b"x")
+    assert unpacked(tmp_path / "a.zip", "gbk") == {"猫/1.jpg", "狗/1.jpg"}
+    assert unpacked(tmp_path / "a.zip") >= {"├¿/1.jpg"}
+    assert "read as cp437" in capsys.readouterr().err
+
+
 def test_a_field_may_have_the_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, true = "Käfer/1.jpg".encode("cp850"), "Käfer/1.jpg".encode()
     field = b"\1" + struct.pack("<L", zlib.crc32(name)) + true
