@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data.errors import DataError
+
+COPIED = 1 << 20  # bytes at once
 
 
 @contextmanager
@@ -38,10 +42,28 @@ def make_folders(root: Path, names: Iterable[str]) -> None:
             ) from None
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file; DataError when it is written to meanwhile, or is gone: half of it would be damaged."""
+    try:
+        with source.open("rb") as file, target.open("wb") as copy:
+            before = os.fstat(file.fileno())
+            shutil.copyfileobj(file, copy, COPIED)
+            after = os.fstat(file.fileno())
+    except FileNotFoundError:
+        raise DataError(f"{source} went away while its folder was read: run again") from None
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(f"{source} was written to while it was read: run again when it is there in full")
+
+
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     """Hash of the names, sizes and modification times: another one whenever a file came, went or was written."""
     digest = hashlib.sha256()
     for name, path in sorted(files):
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            if not path.is_symlink():
+                raise DataError(f"{path} went away while its folder was read: run again") from None
+            stat = path.lstat()
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

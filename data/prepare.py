@@ -31,7 +31,7 @@ from data.errors import DataError
 from data.files import make_folders, workspace
 from data.pictures import POINTER, Examined, Refused, Rules, Task, examine
 from data.split import SPLITS, AssignedPicture, GoodPicture, group_splits
-from data.tree import class_of, find_tree, folder_of
+from data.tree import How, class_of, find_tree, folder_of, split_of
 from training import params
 from training.common.command import run_command
 from training.common.cores import usable_cores
@@ -45,6 +45,7 @@ REPORT_JSON = Path("data/report.json")
 REPORT_HTML = Path("data/report.html")
 WORK = Path("data/.prepare")
 COLUMNS = ("path", "class", "split", "sha256", "width", "height", "source", "group")
+FIRST = ("test", "validation", "")  # of like pictures the one stays whose split is given, test before validation
 FEWEST = 5  # pictures of a class: one to test with, one to validate with, and more than two to learn from
 NAMED = 10  # classes, in an error about many
 
@@ -62,7 +63,7 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
     raw = root / RAW
     if not raw.is_dir():
         raise DataError(f"{raw} is missing: run python -m data.fetch")
-    tree = find_tree(raw)
+    tree = find_tree(raw, How(rename))
     labels = {source: class_name(source, rename) for source in tree.pictures}
     if section.validation + section.test >= 1:
         raise DataError("prepare.validation and prepare.test leave nothing to train on: their sum must be less than 1")
@@ -72,7 +73,7 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
             Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
         ]
         good, refused = _examine_all(tasks, Rules(section.min_side, section.max_short_side), section.workers)
-        unique, copies = _drop_copies(labelled(good, labels, tree.has_test_folder()))
+        unique, copies = _drop_copies(labelled(good, labels))
         check_left(unique, refused + copies, raw)
         leader = alike(unique, section.near_duplicate_distance)
         pictures, held = assign(unique, leader, section)
@@ -95,8 +96,6 @@ def class_name(source: str, rename: Mapping[str, str]) -> str:
 
 
 def _class_folders(staged: Path, classes: Sequence[str]) -> Path:
-    if len(classes) < 2:
-        raise DataError(f"data.rename makes one class of all folders ({classes[0]}): two or more are needed")
     fresh(staged)
     make_folders(staged, [folder_of(name) for name in classes])
     return staged
@@ -135,15 +134,18 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def labelled(good: Sequence[Examined], labels: Mapping[str, str], has_test_folder: bool) -> list[GoodPicture]:
-    """The pictures with their classes; those of a given test folder are test pictures."""
+def labelled(good: Sequence[Examined], labels: Mapping[str, str]) -> list[GoodPicture]:
+    """The pictures with their classes; those of a given test or validation folder belong to it."""
     return [
-        GoodPicture(found, labels[found.source], has_test_folder and found.source.startswith("test/")) for found in good
+        GoodPicture(found, labels[found.source], brought if brought in FIRST else "")
+        for found in good
+        for brought in (split_of(found.source),)
     ]
 
 
 def _drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], list[Refused]]:
-    """One picture for each content: in a given test folder, else first by name. None if its copies differ in class."""
+    """One picture for each content: in a given test folder, or else validation folder, or else the first by name. None
+    if its copies differ in class."""
     ordered = sorted(pictures, key=_order)
     kept, refused = [], []
     for group in same_content([picture.examined.content for picture in ordered]):
@@ -156,11 +158,11 @@ def _drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], li
     return kept, refused
 
 
-def _order(picture: GoodPicture) -> tuple[bool, list[str | int], str]:
-    """Test pictures first, then by name, numbers by their value: what came first represents its near duplicates."""
+def _order(picture: GoodPicture) -> tuple[int, list[str | int], str]:
+    """Given splits first, then by name, numbers by their value: what came first represents its near duplicates."""
     source = picture.examined.source
     parts = re.split(r"([0-9]+)", source)
-    return not picture.is_test, [int(part) if place % 2 else part for place, part in enumerate(parts)], source
+    return FIRST.index(picture.brought), [int(part) if place % 2 else part for place, part in enumerate(parts)], source
 
 
 def _conflict(picture: GoodPicture, group: Sequence[GoodPicture]) -> Refused:
@@ -173,33 +175,45 @@ def _refuse(picture: GoodPicture, reason: str, detail: str) -> Refused:
 
 
 def alike(pictures: Sequence[GoodPicture], distance: int) -> NDArray[np.intp]:
-    """For each picture the index of the one that represents its near duplicates; given test pictures come first."""
+    """For each picture the index of the one that represents its near duplicates.
+
+    Pictures of a given test split come first, and represent themselves; then those of a given validation split, which
+    are represented by a test picture or by themselves.
+    """
     examined = [picture.examined for picture in pictures]
     looks = Looks(
         np.array([found.look for found in examined], dtype=np.uint64),
         np.frombuffer(b"".join(found.colours for found in examined), dtype=np.uint8).reshape(len(examined), -1),
         np.array([found.tolerance for found in examined], dtype=np.int64),
     )
-    return representatives(looks, distance, sum(picture.is_test for picture in pictures))
+    tests, given = (sum(picture.brought in names for picture in pictures) for names in (FIRST[:1], FIRST[:2]))
+    leader = representatives(looks, distance, given)
+    if 0 < tests < given:
+        first = Looks(looks.hashes[:given], looks.colours[:given], looks.tolerance[:given])
+        other = representatives(first, distance, tests)
+        leader[:given] = np.where(other < tests, other, leader[:given])
+    return leader
 
 
 def assign(
     pictures: Sequence[GoodPicture], leader: NDArray[np.intp], section: params.Prepare
 ) -> tuple[list[AssignedPicture], list[Refused]]:
-    """Every picture with its split, near duplicates in one; those of a given test picture are set aside."""
-    units = [index for index in np.unique(leader).tolist() if not pictures[index].is_test]
-    test = 0.0 if any(picture.is_test for picture in pictures) else section.test
-    splits = dict(group_splits(pictures, units, section.validation, test, section.seed))
+    """Every picture with its split, near duplicates in one; those of a picture of a given split are set aside."""
+    units = [index for index in np.unique(leader).tolist() if not pictures[index].brought]
+    given = {picture.brought for picture in pictures}
+    shares = {"validation": section.validation, "test": section.test} | dict.fromkeys(given - {""}, 0.0)
+    splits = dict(group_splits(pictures, units, **shares, seed=section.seed))
     sizes = np.bincount(leader, minlength=len(leader))
     assigned, held = [], []
-    for picture, index in zip(pictures, leader.tolist(), strict=True):
+    for number, (picture, index) in enumerate(zip(pictures, leader.tolist(), strict=True)):
         first = pictures[index]
-        if first.is_test and not picture.is_test:
-            held.append(_refuse(picture, "near_duplicate", f"looks like {first.examined.source}, a test picture"))
+        if first.brought and index != number:
+            detail = f"looks like {first.examined.source}, a {first.brought} picture"
+            held.append(_refuse(picture, "near_duplicate", detail))
             continue
-        split = "test" if picture.is_test else splits[index]
-        group = first.name if sizes[index] > 1 and not first.is_test else ""
-        assigned.append(AssignedPicture(picture.examined, picture.label, picture.is_test, split, group))
+        split = picture.brought or splits[index]
+        group = first.name if sizes[index] > 1 and not first.brought else ""
+        assigned.append(AssignedPicture(picture.examined, picture.label, picture.brought, split, group))
     return sorted(assigned, key=lambda picture: picture.name), held
 
 
@@ -239,7 +253,7 @@ def check_splits(pictures: Sequence[AssignedPicture], classes: set[str], near: C
                 why = ", and near duplicates stay together" if name in near else ""
                 raise DataError(
                     f"class {name} has no good picture in the {split} split ({counts[name]} in all{why}): add pictures "
-                    "to it, or to its folder in test where the source brings one ({train,test}/CLASS/NAME)"
+                    f"to it, or to its folder in {split} where the source gives the splits (SPLIT/CLASS/NAME)"
                 )
 
 

@@ -1,7 +1,8 @@
 """Which split a picture belongs to: decided by its content, so that adding pictures moves no other.
 
-A group of near duplicates goes as a whole where its representative goes. Only where the source brings a test folder is
-a picture of the train folder set aside, if it is a near duplicate of a test picture.
+A group of near duplicates goes as a whole where its representative goes. What the source itself calls test or
+validation stays that, and nothing is drawn in its place; a picture of another split is then set aside if it is a near
+duplicate of one of these.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ class GoodPicture:
 
     examined: Examined
     label: str
-    is_test: bool  # the source brings a test folder, and it lies there
+    brought: str  # "test" or "validation", if the source says that it is one; else ""
+
+    @property
+    def is_test(self) -> bool:
+        """Whether the source says so."""
+        return self.brought == "test"
 
     @property
     def name(self) -> str:
@@ -62,18 +68,19 @@ def class_splits(places: Sequence[float], validation: float, test: float) -> lis
 
     Each has its `own_split` if every split then has a picture, and train two. Otherwise the lowest place is test, the
     highest validation, or those nearest to the middle are train, as far as there are enough. Without a share of test
-    there is no test.
+    there is no test, and so with validation.
     """
     own = [own_split(one, validation, test) for one in places]
-    held = {name: max(own.count(name), 1) for name in (("validation", "test") if test else ("validation",))}
+    shares = {"validation": validation, "test": test}
+    held = {name: max(own.count(name), 1) for name, share in shares.items() if share}
     train = 2 if len(places) > len(held) + 1 else 1
-    while len(places) - sum(held.values()) < train and max(held.values()) > 1:
+    while len(places) - sum(held.values()) < train and max(held.values(), default=0) > 1:
         held[max(held, key=lambda name: held[name])] -= 1
     order = np.argsort(places, kind="stable").tolist()
     splits = ["train"] * len(places)
     for index in order[: held.get("test", 0)]:
         splits[index] = "test"
-    for index in order[max(held.get("test", 0), len(order) - held["validation"]) :]:
+    for index in order[max(held.get("test", 0), len(order) - held.get("validation", 0)) :]:
         splits[index] = "validation"
     return splits
 

@@ -26,7 +26,7 @@ from typing import Any
 import fsspec
 
 from data.errors import DataError
-from data.tree import class_of, find_tree, folder_of
+from data.tree import How, class_of, find_tree, folder_of
 from monitoring import request_log
 from training import params
 from training.common.command import run_command
@@ -80,7 +80,7 @@ class Former:
     @classmethod
     def find(cls, folder: Path, rename: Mapping[str, str]) -> Former:
         """The class tree in `folder`, whose folders `rename` gives other names; DataError when there is none."""
-        tree = find_tree(folder)
+        tree = find_tree(folder, How(rename))
         inside = {
             name.rpartition("/")[0] for name in tree.pictures if not name.startswith("test/") or name.count("/") < 2
         }

@@ -29,7 +29,7 @@ import pandas as pd
 import requests
 from numpy.typing import NDArray
 
-from data.tree import find_tree
+from data.tree import How, find_tree
 from monitoring import drift, report, request_log, served
 from monitoring.finding import DRIFT, Finding
 from monitoring.judged import Judged, Production, Skew
@@ -110,7 +110,7 @@ class Client:
 def _chosen_pictures(root: Path, rename: Mapping[str, str]) -> tuple[list[PictureFile], str]:
     """The pictures of the class folders in `root` with their classes, and what is scored, in words: of a tree with
     `train` and `test` only the latter. DataError when there is no such tree."""
-    tree = find_tree(root)
+    tree = find_tree(root, How(rename))
     names, description = tree.pictures, str(root)
     if tree.has_test_folder():
         names = {name: path for name, path in names.items() if name.startswith("test/")}

@@ -70,7 +70,8 @@ def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
 def data_section(**changes: Any) -> Data:
     """Section `data` of params.yaml, from the folder `source` unless told otherwise."""
     values: dict[str, Any] = {"source": "folder", "path": None, "url": "", "sha256": "0" * 64, "kaggle": "a/b"}
-    return Data(**(values | {"rename": {}} | changes))
+    values |= {"labels": None, "ignore": [], "archive_encoding": None, "rename": {}}
+    return Data(**(values | changes))
 
 
 def prepare_section(**changes: Any) -> Prepare:

@@ -11,6 +11,7 @@ import math
 import re
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -41,6 +42,10 @@ def _switch(value: object) -> object:
 Switch = Annotated[bool, BeforeValidator(_switch)]
 
 
+def _form_c(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 class ParamsError(ExpectedError):
     """params.yaml, or an override of it, is not valid; the message names the key and the mend."""
 
@@ -55,7 +60,26 @@ class Data(Section):
     url: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     kaggle: str
+    labels: str | None
+    ignore: list[str]
+    archive_encoding: str | None
     rename: dict[str, str]
+
+    @field_validator("archive_encoding")
+    @classmethod
+    def is_known(cls, encoding: str | None) -> str | None:
+        """Python knows an encoding of text by this name."""
+        try:
+            "".encode(encoding or "utf-8")
+        except LookupError:
+            raise ValueError("no encoding of text is called so: gbk, cp866, shift_jis and cp850 are some") from None
+        return encoding
+
+    @field_validator("rename")
+    @classmethod
+    def in_form_c(cls, rename: dict[str, str]) -> dict[str, str]:
+        """Unicode's form C, as all names of classes."""
+        return {_form_c(name): _form_c(label) for name, label in rename.items()}
 
 
 class Prepare(Section):

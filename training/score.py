@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.tree import SUFFIXES, class_of, find_tree
+from data.tree import SUFFIXES, How, class_of, find_tree
 from training import params
 from training.common.command import run_command
 from training.common.cores import usable_cores
@@ -162,7 +162,7 @@ def find(source: Path, root: Path | None, rename: dict[str, str], classes: Seque
 
 def labelled(root: Path, rename: dict[str, str]) -> list[PictureFile]:
     """The pictures of a class tree with their class names; DataError when there is no such tree."""
-    return with_labels(find_tree(root).pictures, rename)
+    return with_labels(find_tree(root, How(rename)).pictures, rename)
 
 
 def with_labels(names: Mapping[str, Path], rename: Mapping[str, str]) -> list[PictureFile]:

@@ -3,11 +3,13 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data.archive import Bounds, unpack
 from data.errors import DataError
+from data.sources import archive as module
+from data.sources.archive import Bounds, unpack
 from tests.drawing import read_files, zipped
 
 FILES = {"cat/1.jpg": b"cat", "dog/1.jpg": b"dog" * 1000, "readme.txt": b"read me"}
@@ -21,18 +23,21 @@ def tarred(path: Path, members: list[tarfile.TarInfo], content: bytes = b"") -> 
     return path
 
 
+def archived(path: Path) -> Path:
+    """FILES in an archive of the kind that its name says."""
+    if path.suffix == ".zip":
+        return zipped(path, FILES)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as file:
+        for member, content in FILES.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 def test_unpacks(tmp_path: Path, name: str) -> None:
-    archive = tmp_path / name
-    if name == "a.zip":
-        zipped(archive, FILES)
-    else:
-        with tarfile.open(archive, "w:gz" if name.endswith("gz") else "w") as file:
-            for member, content in FILES.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                file.addfile(info, io.BytesIO(content))
-    unpack(archive, tmp_path / "out")
+    unpack(archived(tmp_path / name), tmp_path / "out")
     assert read_files(tmp_path / "out") == FILES
 
 
@@ -75,13 +80,13 @@ def test_stops_at_a_bomb(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("cat/1.bmp", bytes(10_000_000))
     with pytest.raises(DataError, match="archive bomb"):
-        unpack(tmp_path / "a.zip", tmp_path / "out", Bounds(bytes=1_000_000))
+        unpack(tmp_path / "a.zip", tmp_path / "out", bounds=Bounds(bytes=1_000_000))
     assert (tmp_path / "out/cat/1.bmp").stat().st_size <= 2_000_000
 
 
 def test_stops_at_too_many_members(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than 2 files"):
-        unpack(zipped(tmp_path / "a.zip", FILES), tmp_path / "out", Bounds(members=2))
+        unpack(zipped(tmp_path / "a.zip", FILES), tmp_path / "out", bounds=Bounds(members=2))
 
 
 def test_refuses_a_member_that_occurs_twice(tmp_path: Path) -> None:
@@ -145,3 +150,51 @@ def test_takes_long_names_in_both_kinds_of_header(tmp_path: Path) -> None:
             file.addfile(tarfile.TarInfo(name))
         unpack(archive, tmp_path / f"out{number}")
         assert read_files(tmp_path / f"out{number}") == {name: b""}
+
+
+class Changing:
+    """In place of `_write`: meanwhile somebody writes to the archive, or puts another in its place."""
+
+    def __init__(self, archive: Path, replaces: bool) -> None:
+        self.archive, self.replaces, self.write = archive, replaces, module._write
+
+    def __call__(self, *arguments: Any) -> int:
+        if self.replaces:
+            other = self.archive.with_name("other")
+            other.write_bytes(b"another file")
+            other.replace(self.archive)
+        else:
+            with self.archive.open("ab") as file:
+                file.write(b"more")
+        return self.write(*arguments)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_an_archive_that_is_replaced_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    archive = archived(tmp_path / name)
+    monkeypatch.setattr(module, "_write", Changing(archive, replaces=True))
+    unpack(archive, tmp_path / "out")
+    assert read_files(tmp_path / "out") == FILES
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_an_archive_that_is_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    archive = archived(tmp_path / name)
+    monkeypatch.setattr(module, "_write", Changing(archive, replaces=False))
+    with pytest.raises(DataError, match=r"^\S+ was written to while it was read: run again when it is there in full$"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_what_is_refused_is_not_called_damaged(tmp_path: Path) -> None:
+    locked = bytearray(zipped(tmp_path / "a.zip", {"cat/1.jpg": b"x"}).read_bytes())
+    locked[6] |= 1  # in the member's own header, and in the list of members: the flag of a password
+    locked[locked.index(b"PK\1\2") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(locked)
+    with pytest.raises(DataError, match=r"a\.zip needs a password: unpack it, and set data\.source to folder$"):
+        unpack(tmp_path / "a.zip", tmp_path / "a")
+    with pytest.raises(DataError, match=r"^\S+ is refused: its member '\.\./x' would be written outside"):
+        unpack(zipped(tmp_path / "b.zip", {"../x": b"x"}), tmp_path / "b")
+    with pytest.raises(DataError, match=r"^\S+ holds more than 2 files"):
+        unpack(zipped(tmp_path / "c.zip", FILES), tmp_path / "c", bounds=Bounds(members=2))

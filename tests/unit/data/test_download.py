@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from data.download import PIECE, download
 from data.errors import DataError
+from data.sources.download import PIECE, download
 
 CONTENT = bytes(range(256)) * 4000
 BREAK = 4 * PIECE  # a multiple: what has come of the piece at which a connection breaks is lost

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.fetch import RAW, fetch
+from data.fetch import RAW, fetch, main
 from data.files import workspace
 from data.sample import build_sample
-from data.sources import DOWNLOADS, SAMPLE
+from data.sources.places import DOWNLOADS, SAMPLE
 from tests.drawing import class_files, data_section, read_files, write_files, zipped
 from tests.killing import command, project, run, run_killed_after
 
@@ -101,7 +102,7 @@ def test_a_damaged_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shutil.copytree(SAMPLE.parent, tmp_path / "sample")
     damaged = tmp_path / "sample" / SAMPLE.name
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    monkeypatch.setattr("data.sources.SAMPLE", damaged)
+    monkeypatch.setattr("data.sources.places.SAMPLE", damaged)
     with pytest.raises(DataError, match=r"expected .*: restore it with git checkout"):
         fetch(data_section(source="sample"), tmp_path)
     assert not (tmp_path / RAW).exists()
@@ -172,6 +173,63 @@ def test_command_line_overrides_params(tmp_path: Path, source: Path) -> None:
     done = run(project(tmp_path), command("data.fetch", "--source", "folder", "--path", str(source)))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "data/raw: 6 pictures (cat 3, dog 3) from folder, 6 written, 0 removed\n"
+
+
+def test_other_rules_read_the_same_source_anew(tmp_path: Path, source: Path) -> None:
+    fetch(data_section(path=str(source)), tmp_path)
+    assert fetch(data_section(path=str(source), ignore=["2.png"]), tmp_path).removed == 2
+    write_files(
+        tmp_path,
+        {
+            "labels.csv": b"path,label\n"
+            + b"".join(b"%s,%s\n" % (name.encode(), b"ox" if "1" in name else b"ram") for name in class_files(3))
+        },
+    )
+    assert fetch(data_section(path=str(source), labels="labels.csv"), tmp_path).classes == {"ox": 2, "ram": 4}
+    write_files(tmp_path, {"labels.csv": (tmp_path / "labels.csv").read_bytes().replace(b"ox", b"elk")})
+    assert fetch(data_section(path=str(source), labels="labels.csv"), tmp_path).classes == {"elk": 2, "ram": 4}
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_explains_how_a_source_would_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], archive: bool
+) -> None:
+    files = {
+        f"x/{name}": content
+        for prefix in ("Training/", "val/")
+        for name, content in class_files(3, prefix=prefix).items()
+    }
+    path = (
+        zipped(tmp_path / "a.zip", files | {"x/notes.txt": b""})
+        if archive
+        else write_files(tmp_path / "a", files | {"x/notes.txt": b""})
+    )
+    monkeypatch.chdir(project(tmp_path / "project"))
+    monkeypatch.setattr("sys.argv", ["fetch", "--explain", str(path)])
+    main()
+    assert capsys.readouterr().out.splitlines() == [
+        "folder          pictures  split       class",
+        "x/Training/cat  3         train       cat",
+        "x/Training/dog  3         train       dog",
+        "x/val/cat       3         validation  cat",
+        "x/val/dog       3         validation  dog",
+        "besides 1 other file",
+        "12 pictures in 2 classes; test will be drawn from train",
+    ]
+    assert [path.name for path in Path().iterdir()] == ["params.yaml"]
+
+
+def test_explains_what_would_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    write_files(source, {"over.jpg": b"x"})
+    monkeypatch.chdir(project(tmp_path / "project"))
+    monkeypatch.setattr("sys.argv", ["fetch", "--explain", str(source)])
+    with pytest.raises(DataError, match=r"1 picture .* would be lost \(over\.jpg\)"):
+        main()
+    assert re.search(
+        r"^\. +1 +- +- +LOST: they lie beside the folders of the classes", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 def test_command_line_ends_with_one_line(tmp_path: Path) -> None:

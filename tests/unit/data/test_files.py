@@ -1,9 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data.errors import DataError
-from data.files import fingerprint, make_folders, workspace
+from data.files import copy_whole, fingerprint, make_folders, workspace
 from tests.drawing import read_files, write_files
 from training.common.files import discard, fresh, swap, write_text
 
@@ -62,3 +63,21 @@ def test_fingerprint_tells_any_change(tmp_path: Path) -> None:
     assert fingerprint(files[:1]) != before
     (tmp_path / "a").write_bytes(b"longer")
     assert fingerprint(files) != before
+
+
+def test_a_file_that_is_written_to_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x" * 100)
+    copy_whole(source, target)
+    assert target.read_bytes() == b"x" * 100
+
+    def meanwhile(*_: object) -> None:
+        source.write_bytes(b"y" * 50)
+
+    monkeypatch.setattr(shutil, "copyfileobj", meanwhile)
+    with pytest.raises(DataError, match="was written to while it was read: run again"):
+        copy_whole(source, target)
+    source.unlink()
+    for read in (lambda: copy_whole(source, target), lambda: fingerprint([("a", source)])):
+        with pytest.raises(DataError, match="went away while its folder was read"):
+            read()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,12 +24,13 @@ from data.prepare import (
     RAW,
     REPORT_HTML,
     REPORT_JSON,
+    assign,
     check_left,
     check_splits,
     class_name,
     prepare,
 )
-from data.split import AssignedPicture
+from data.split import SPLITS, AssignedPicture, GoodPicture
 from data.tree import class_of, find_tree
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
 from tests.killing import command, environment, project, run, run_killed_after
@@ -190,6 +192,37 @@ def test_a_given_test_folder_is_the_test_split(tmp_path: Path) -> None:
     assert {gone[name][0] for name in ("train/cat/wrong.bmp", "test/dog/202.png")} == {"label_conflict"}
 
 
+def test_given_splits_stay(tmp_path: Path) -> None:
+    """Nothing is drawn in their place, and what looks like one of them is set aside."""
+    train = class_files(5, prefix="train/")
+    held = class_files(3, start=200, prefix="validation/")
+    test = class_files(3, start=300, prefix="test/")
+    like = {
+        "train/dog/near.jpg": encoded(drawing(1201).resize((40, 33)), "JPEG"),  # looks like validation/dog/201.png
+        "validation/dog/near.jpg": encoded(drawing(1301).resize((40, 33)), "JPEG"),  # looks like test/dog/301.png
+        "train/cat/copy.bmp": encoded(drawing(201), "BMP"),  # the pixels of validation/cat/201.png
+    }
+    found = splits(prepared(tmp_path, train | held | test | like))
+    assert found == {name: name.split("/")[0] for name in (*train, *held, *test)}
+    assert {name: detail for name, (_, detail) in quarantined(tmp_path).items()} == {
+        "train/dog/near.jpg": "looks like validation/dog/201.png, a validation picture",
+        "validation/dog/near.jpg": "looks like test/dog/301.png, a test picture",
+        "train/cat/copy.bmp": "same pixels as validation/cat/201.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("brought", "drawn"), [("validation", {"train", "test"}), ("test", {"train", "validation"}), ("", set(SPLITS))]
+)
+def test_what_is_not_given_is_drawn(brought: str, drawn: set[str]) -> None:
+    described = [Examined("", Path(f"{n}.png"), f"{n * 0x0444_4444:08x}" * 8, "", 1, 1, n, b"", 0) for n in range(60)]
+    pictures = [GoodPicture(one, "cat", brought if number < 9 else "") for number, one in enumerate(described)]
+    found, held = assign(pictures, np.arange(60), prepare_section())
+    assert not held
+    assert {one.split for one in found if one.examined.look >= 9} == drawn
+    assert [one.split for one in found if one.examined.look < 9 and brought] == [brought] * (9 if brought else 0)
+
+
 def test_folders_are_renamed_and_merged(tmp_path: Path) -> None:
     dogs = {name.replace("dog", "Dog"): data for name, data in class_files(15).items()}
     more = {name.replace("cat", "cats"): data for name, data in class_files(3, 60).items() if "cat" in name}
@@ -241,9 +274,7 @@ def assigned(**classes: str) -> list[AssignedPicture]:
     """Pictures of classes whose splits are given by letters: n (train), v (validation) and e (test)."""
     names = {"n": "train", "v": "validation", "e": "test"}
     described = Examined("", Path(), "0" * 64, "", 1, 1, 0, b"", 0)
-    return [
-        AssignedPicture(described, label, False, names[one]) for label, letters in classes.items() for one in letters
-    ]
+    return [AssignedPicture(described, label, "", names[one]) for label, letters in classes.items() for one in letters]
 
 
 def test_fewer_pictures_are_an_error() -> None:

@@ -21,7 +21,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> report.Findings:
         path.write_bytes(encoded(Image.fromarray(noise), compress_level=1))
         examined = Examined(path.name, path, "00", f"{number:064x}", 64, 64 + number, 0, b"", 0)
         pictures.append(
-            AssignedPicture(examined, ("cat", "dog")[number % 2], False, ("train", "validation", "test")[number % 3])
+            AssignedPicture(examined, ("cat", "dog")[number % 2], "", ("train", "validation", "test")[number % 3])
         )
     refused = [Refused(f"{number}.png", "duplicate", "<script>") for number in range(100)]
     return report.Findings(pictures, refused, [pictures[start : start + 10] for start in range(0, 300, 10)])

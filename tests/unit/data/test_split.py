@@ -64,6 +64,12 @@ def test_a_small_class_gives_what_is_nearest() -> None:
     assert class_splits([0.5], 0.1, 0.2) == ["test"]
 
 
+def test_a_split_that_is_given_is_not_drawn() -> None:
+    assert class_splits([0.01, 0.99, 0.5], 0.0, 0.2) == ["test", "train", "train"]
+    assert class_splits([0.01, 0.99, 0.5], 0.1, 0.0) == ["train", "validation", "train"]
+    assert class_splits([0.01, 0.99], 0.0, 0.0) == ["train", "train"]
+
+
 def test_a_small_class_that_grows_never_tests_on_what_was_trained_on() -> None:
     random = np.random.default_rng(5)
     for _ in range(300):
@@ -76,7 +82,7 @@ def test_a_small_class_that_grows_never_tests_on_what_was_trained_on() -> None:
 
 def test_each_class_is_split_by_itself() -> None:
     pictures = [
-        GoodPicture(Examined("", Path(), content(number), "", 0, 0, 0, b"", 0), "ab"[number % 2], False)
+        GoodPicture(Examined("", Path(), content(number), "", 0, 0, 0, b"", 0), "ab"[number % 2], "")
         for number in range(12)
     ]
     splits = group_splits(pictures, range(0, 12), 0.1, 0.2, seed=3)

@@ -1,69 +1,65 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from data.errors import DataError
-from data.tree import find_tree
+from data.tree import How, class_of, find_tree, folder_of, split_of
 from tests.drawing import write_files
-
-
-def names(folder: Path, files: list[str]) -> set[str]:
-    return set(find_tree(write_files(folder, dict.fromkeys(files, b"x"))).pictures)
-
 
 CLASSES = ["cat/1.jpg", "dog/1.JPG"]
 
 
-@pytest.mark.parametrize("wrapper", ["", "PetImages/", "a/b/c/"])
-def test_finds_class_folders_at_any_depth(tmp_path: Path, wrapper: str) -> None:
-    assert names(tmp_path, [wrapper + name for name in CLASSES]) == set(CLASSES)
+def test_finds_pictures_and_names_the_other_files(tmp_path: Path) -> None:
+    strays = ["readme[1].txt", "cat/Thumbs.db", "cat/._1.jpg"]
+    tree = find_tree(write_files(tmp_path, dict.fromkeys(CLASSES + strays, b"x")))
+    assert set(tree.pictures) == set(CLASSES)
+    assert {path.relative_to(tmp_path).as_posix() for path in tree.ignored} == set(strays)
+    assert not tree.has_test_folder()
 
 
-@pytest.mark.parametrize("wrapper", ["", "dogs-vs-cats/"])
-def test_finds_train_and_test(tmp_path: Path, wrapper: str) -> None:
-    files = [f"{wrapper}{part}/{name}" for part in ("Train", "test") for name in CLASSES]
-    assert names(tmp_path, files) == {f"{part}/{name}" for part in ("train", "test") for name in CLASSES}
+def test_a_tree_that_was_made_of_another_is_read_alike(tmp_path: Path) -> None:
+    files = [f"x/{split}/{name}" for split in ("Training", "VAL", "test_set") for name in ("a/b/1.jpg", "c/1.jpg")]
+    first = find_tree(write_files(tmp_path / "first", dict.fromkeys(files, b"x"))).pictures
+    assert set(first) == {
+        f"{split}/{name}" for split in ("train", "validation", "test") for name in ("a/b%2F1.jpg", "c/1.jpg")
+    }
+    again = find_tree(write_files(tmp_path / "again", dict.fromkeys(first, b"x")))
+    assert set(again.pictures) == set(first)
+    assert again.has_test_folder()
 
 
-def test_train_and_test_are_found_beside_a_second_copy(tmp_path: Path) -> None:
-    files = [f"{part}/{name}" for part in ("train", "test") for name in CLASSES]
-    write_files(tmp_path, {f"dogs_vs_cats/{name}": b"x" for name in files})
-    assert names(tmp_path, files) == set(files)
-    assert len(find_tree(tmp_path).ignored) == 4
+def test_what_a_name_says() -> None:
+    assert [split_of(name) for name in ("cat/1.jpg", "test/cat/1.jpg")] == ["", "test"]
+    assert class_of("train/cats/1.jpg", {"cats": "cat"}) == "cat"
+    assert class_of(f"{folder_of('a/b')}/1.jpg", {}) == "a/b"
 
 
-def test_lists_what_is_not_a_picture_of_a_class(tmp_path: Path) -> None:
-    strays = ["readme[1].txt", "cat/Thumbs.db", "cat/._1.jpg", "cat/deeper/2.jpg"]
-    assert names(tmp_path, CLASSES + strays) == set(CLASSES)
-    ignored = {path.relative_to(tmp_path).as_posix() for path in find_tree(tmp_path).ignored}
-    assert ignored == set(strays)
-
-
-def test_a_link_to_a_folder_above_does_not_loop(tmp_path: Path) -> None:
-    write_files(tmp_path, dict.fromkeys(CLASSES, b"x"))
-    (tmp_path / "cat" / "up").symlink_to(tmp_path)
-    assert set(find_tree(tmp_path).pictures) == set(CLASSES)
+def test_class_names_are_in_form_c(tmp_path: Path) -> None:
+    apart = unicodedata.normalize("NFD", "Käfer")
+    tree = find_tree(write_files(tmp_path, dict.fromkeys([f"{apart}/ä.jpg", "Hund/1.jpg"], b"x")))
+    assert set(tree.pictures) == {"Käfer/ä.jpg", "Hund/1.jpg"}
+    assert class_of(f"{apart}/1.jpg", {}) == "Käfer"
+    assert folder_of(apart) == "Käfer"
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("first", "second", "named"),
     [
-        (["cat/1.jpg"], "fewer than two class folders"),
-        (["cat/1.jpg", "dog/notes.txt"], "dog has no pictures"),
-        (["1.jpg", "2.jpg"], "no class folders"),
-        (["train/cat.1.jpg", "test1/1.jpg"], "no class folders"),
-        (["notes.txt"], "no class folders"),
-        (["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"], "fewer than two class folders in .*test"),
-        (["cat/a\nb.jpg", "dog/1.jpg"], "rename the file"),
+        ("Cat", "cat", "'Cat' and 'cat'"),
+        (unicodedata.normalize("NFD", "Käfer"), "Käfer", r"\(Unicode form D\) and 'Käfer' \(Unicode form C\)"),
+        ("sea lion", "Sea  lion", "'Sea  lion' and 'sea lion'"),
     ],
 )
-def test_says_what_is_wrong(tmp_path: Path, files: list[str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        names(tmp_path, files)
-
-
-def test_an_empty_class_folder_is_an_error(tmp_path: Path) -> None:
-    write_files(tmp_path, dict.fromkeys([*CLASSES, "cow/x"], b"x"))
-    (tmp_path / "cow" / "x").unlink()
-    with pytest.raises(DataError, match="cow has no pictures: add some, or remove the folder"):
+def test_two_spellings_of_a_class_are_an_error(tmp_path: Path, first: str, second: str, named: str) -> None:
+    files = [f"train/{first}/1.jpg", "train/x/1.jpg", f"test/{second}/1.jpg", "test/x/1.jpg"]
+    write_files(tmp_path, dict.fromkeys(files, b"x"))
+    with pytest.raises(DataError, match=rf"one class is spelled in 2 ways.*{named}.*merge them by data\.rename"):
         find_tree(tmp_path)
+    merged = find_tree(tmp_path, How(rename={unicodedata.normalize("NFC", name): "one" for name in (first, second)}))
+    assert len(merged.pictures) == 4
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder: expected CLASS"):
+        find_tree(tmp_path / "none")

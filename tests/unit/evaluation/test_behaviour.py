@@ -84,7 +84,7 @@ def test_named_pictures_are_counted_and_the_wrong_ones_named() -> None:
 def test_the_named_pictures_of_the_sample_exist() -> None:
     import zipfile
 
-    from data.sources import SAMPLE
+    from data.sources.places import SAMPLE
 
     with zipfile.ZipFile(SAMPLE) as sample:
         members = set(sample.namelist())

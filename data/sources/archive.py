@@ -1,8 +1,12 @@
-"""Unpack a zip or tar archive of unknown origin: nothing is written outside the folder, bombs are refused."""
+"""Unpack a zip or tar archive of unknown origin: nothing is written outside the folder, bombs are refused.
+
+An archive that is replaced meanwhile is read to its end as it was, or refused; one that is written over is refused.
+"""
 
 from __future__ import annotations
 
 import lzma
+import os
 import stat
 import tarfile
 import zipfile
@@ -13,10 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from data.errors import DataError
+from data.sources.names import member_names
+from training.common import disk
 from training.common.progress import Bar
 
 PIECE = 1 << 20  # bytes
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+ENCRYPTED = 1  # a bit of the flags of a zip's member
 
 
 EXTENDED = (
@@ -51,46 +58,73 @@ class Member:
 DEFAULT_BOUNDS = Bounds()
 
 
-def unpack(archive: Path, folder: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
-    """Write the regular files of `archive` into `folder`, which must be empty.
+def unpack(archive: Path, folder: Path, encoding: str | None = None, bounds: Bounds = DEFAULT_BOUNDS) -> None:
+    """Write the regular files of `archive` into `folder`, which must be empty. `encoding`: data.archive_encoding.
 
-    Raises DataError for a damaged archive, a member that would land outside or is a link or a device, or too many
-    members or bytes.
+    Raises DataError for a damaged archive, one that changed meanwhile or needs a password, a member that would land
+    outside or is a link or a device, or too many members or bytes.
     """
-    room = bounds.bytes + bounds.ratio * archive.stat().st_size
-    try:
-        with Bar(desc=f"unpack {archive.name}", unit="B", unit_scale=True) as progress:
-            for number, member in enumerate(_members(archive)):
-                if number >= bounds.members:
-                    raise DataError(f"{archive} holds more than {bounds.members} files: it is no archive of pictures")
-                room -= _write(member, folder / _safe(member.name, archive), room, archive)
-                progress.update(member.size)
-    except BROKEN as error:
-        raise DataError(f"{archive} is damaged or not supported ({error}): get it again") from None
+    with archive.open("rb") as file:
+        before = _state(file)
+        room = bounds.bytes + bounds.ratio * before[0]
+        try:
+            with Bar(desc=f"unpack {archive.name}", unit="B", unit_scale=True) as progress:
+                for number, member in enumerate(_members(archive, file, encoding)):
+                    if number >= bounds.members:
+                        raise DataError(
+                            f"{archive} holds more than {bounds.members} files: it is no archive of pictures"
+                        )
+                    room -= _write(member, folder / _safe(member.name, archive), room, archive)
+                    progress.update(member.size)
+        except DataError:
+            _check_unchanged(archive, file, before)
+            raise
+        except NotImplementedError as error:  # of a zip: a kind of compression
+            raise DataError(f"{archive} is packed in a way that is not read here ({error}): pack it as usual") from None
+        except BROKEN as error:
+            if disk.is_full(error):
+                raise
+            _check_unchanged(archive, file, before)
+            raise DataError(f"{archive} is damaged ({error}): get it again") from None
+        _check_unchanged(archive, file, before)
 
 
-def _members(archive: Path) -> Iterator[Member]:
-    if zipfile.is_zipfile(archive):
-        return _zip_members(archive)
+def _state(file: IO[bytes]) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(archive: Path, file: IO[bytes], before: tuple[int, int]) -> None:
+    if _state(file) != before:
+        raise DataError(f"{archive} was written to while it was read: run again when it is there in full")
+
+
+def _members(archive: Path, file: IO[bytes], encoding: str | None) -> Iterator[Member]:
+    if zipfile.is_zipfile(file):
+        return _zip_members(archive, file, encoding)
     try:
-        tarfile.open(archive, tarinfo=_bounded(archive)).close()
+        file.seek(0)
+        tarfile.open(fileobj=file, tarinfo=_bounded(archive)).close()
     except tarfile.TarError:
         pass
     else:
-        return _tar_members(archive)
+        return _tar_members(archive, file, encoding)
     raise DataError(f"{archive} is neither a zip nor a tar archive (or it is damaged)")
 
 
-def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
+def _zip_members(archive: Path, file: IO[bytes], encoding: str | None) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as opened:
+        names = member_names(opened.infolist(), archive, encoding)
+        for info, name in zip(opened.infolist(), names, strict=True):
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _refused(archive, info.filename, "is a link or a device")
+                raise _refused(archive, name, "is a link or a device")
+            if info.flag_bits & ENCRYPTED:
+                raise DataError(f"{archive} needs a password: unpack it, and set data.source to folder")
             if info.is_dir():
-                _safe(info.filename, archive)
+                _safe(name, archive)
             else:
-                yield Member(info.filename, info.file_size, lambda info=info: file.open(info))  # type: ignore[misc]
+                yield Member(name, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
 
 
 def _bounded(archive: Path) -> type[tarfile.TarInfo]:
@@ -111,8 +145,9 @@ def _bounded(archive: Path) -> type[tarfile.TarInfo]:
     return Header
 
 
-def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive, tarinfo=_bounded(archive)) as file:
+def _tar_members(archive: Path, stream: IO[bytes], encoding: str | None) -> Iterator[Member]:
+    stream.seek(0)
+    with tarfile.open(fileobj=stream, tarinfo=_bounded(archive), encoding=encoding or "utf-8") as file:
         for info in file:
             if info.isdir():
                 _safe(info.name, archive)

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.archive import unpack
-from data.download import download
 from data.errors import DataError
 from data.files import fingerprint
-from data.tree import LAYOUT, find_tree
+from data.layout.scan import scan
+from data.sources.archive import unpack
+from data.sources.download import download
+from data.tree import LAYOUT
 from training.common.files import file_sha256, fresh
 from training.params import Data
 
-SAMPLE = Path(__file__).parent / "sample" / "cats-and-dogs.zip"
+SAMPLE = Path(__file__).parents[1] / "sample" / "cats-and-dogs.zip"
 DOWNLOADS = Path(".cache/downloads")
 
 
@@ -35,12 +36,19 @@ def locate(section: Data, root: Path) -> Source:
     return makers[section.source](section, root)
 
 
-def _unpacked(archive: Path) -> Callable[[Path], Path]:
+def _unpacked(archive: Path, encoding: str | None = None) -> Callable[[Path], Path]:
     def into(work: Path) -> Path:
-        unpack(archive, fresh(work))
+        unpack(archive, fresh(work), encoding)
         return work
 
     return into
+
+
+def _looks(folder: Path, section: Data) -> str:
+    """The fingerprint of what a folder holds, but what data.ignore leaves out."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: {LAYOUT}")
+    return fingerprint((path.as_posix(), path) for path in scan(folder, section.ignore).files())
 
 
 def _sample(_section: Data, _root: Path) -> Source:
@@ -64,26 +72,26 @@ def _path(section: Data, root: Path, what: str) -> Path:
 
 def _folder(section: Data, root: Path) -> Source:
     path = _path(section, root, "a folder of pictures; " + LAYOUT)
-    return Source(fingerprint(find_tree(path).pictures.items()), lambda _: path)
+    return Source(_looks(path, section), lambda _: path)
 
 
 def _archive(section: Data, root: Path) -> Source:
     path = _path(section, root, "a zip or tar archive of pictures")
     if not path.is_file():
         raise DataError(f"data.path {path} is not an archive file: for a folder set data.source to folder")
-    return Source(fingerprint([(str(path), path)]), _unpacked(path))
+    return Source(fingerprint([(str(path), path)]), _unpacked(path, section.archive_encoding))
 
 
 def _url(section: Data, root: Path) -> Source:
     def into(work: Path) -> Path:
-        return _unpacked(download(section.url, section.sha256, root / DOWNLOADS))(work)
+        return _unpacked(download(section.url, section.sha256, root / DOWNLOADS), section.archive_encoding)(work)
 
     return Source(section.sha256, into)
 
 
 def _kaggle(section: Data, _root: Path) -> Source:
     path = _kaggle_folder(section.kaggle)
-    return Source(fingerprint(find_tree(path).pictures.items()), lambda _: path)
+    return Source(_looks(path, section), lambda _: path)
 
 
 def _kaggle_folder(handle: str) -> Path:
