@@ -42,7 +42,6 @@ MIRRORS = {
     path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/unit").glob("*/")
 }  # told of in tests/unit/README.md
 SCREEN = 85  # lines, more or less
-LOOKED_UP = (ROOT / "monitoring/README.md",)  # the runbook: read entry by entry, when an alert leads there
 # Programs that the project does not bring. They are not looked for: which of them a machine has must not matter.
 ELSEWHERE = (
     *("make", "git", "cp", "sed", "curl", "docker", "openssl"),
@@ -211,7 +210,7 @@ def test_every_folder_has_a_readme(folder: str) -> None:
 
 
 def test_a_readme_of_a_folder_fits_a_screen(page: Path) -> None:
-    if page.name == "README.md" and page.parent != ROOT and page not in LOOKED_UP:
+    if page.name == "README.md" and page.parent != ROOT:
         assert len(page.read_text().splitlines()) <= SCREEN
 
 
