@@ -27,7 +27,7 @@ from monitoring.finding import Finding
 from monitoring.served import Served
 from monitoring.shift import Sample, comparable, compare
 from training import params
-from training.common.command import run_command
+from training.common.command import JSON_HELP, run_command
 from training.common.errors import ExpectedError
 from training.common.files import write_text
 from training.model.reference import Reference
@@ -160,17 +160,19 @@ def _do_check(arguments: argparse.Namespace) -> int:
     former = {} if reason else standing(folders[0] / DRIFT_FILE, model)
     text = json.dumps(recorded(finding, former), indent=2) + "\n"
     written = [] if reason else [folder / DRIFT_FILE for folder in folders]
-    for path in [*written, arguments.json] if arguments.json else written:
+    for path in written:
         write_text(path, text)
     if arguments.report:
         from monitoring.report import drift_page  # it needs matplotlib, which is not in the image of the service
 
         write_text(arguments.report, drift_page(finding, reference_of(model), sample))
-    print(finding.text())
+    notes = sys.stderr if arguments.json else sys.stdout
+    print(text.rstrip() if arguments.json else finding.text())
     if former.get("alarm") and not finding.tests:
-        print("the alarm of an earlier check stands until a check can tell: a longer --window holds more pictures")
+        text = "the former alarm stands until a check has enough pictures: a longer --window holds more"
+        print(text, file=notes)
     if reason:
-        print(f"not recorded in {DRIFT_FILE}: {reason}")
+        print(f"not recorded in {DRIFT_FILE}: {reason}", file=notes)
     return 0 if arguments.exit_zero else finding.exit_code
 
 
@@ -198,7 +200,8 @@ def _do_simulate(arguments: argparse.Namespace) -> int:
     chosen = parameters(arguments)
     model = served.find(arguments.model)
     plan = simulate.Plan(arguments.windows, arguments.shifted_windows, tuple(arguments.size), chosen)
-    print(simulate.table(model, reference_of(model), arguments.pictures, plan))
+    rows = simulate.rows(model, reference_of(model), arguments.pictures, plan)
+    print(json.dumps([row.as_dict() for row in rows], indent=2) if arguments.json else simulate.table(rows))
     return 0
 
 
@@ -225,7 +228,6 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(do=_do_check)
     one.add_argument("--window", type=duration, default="24h", help="how far back to look (default 24h)")
     one.add_argument("--log-dir", type=Path, help="folder of the request log (default serve.log_dir)")
-    one.add_argument("--json", type=Path, help="write the finding to this file too, not only to LOG_DIR/drift.json")
     one.add_argument("--dry-run", action="store_true", help="leave LOG_DIR/drift.json, and so the metrics, alone")
     one.add_argument("--report", type=Path, help="write a page with plots to this HTML file")
     one.add_argument("--exit-zero", action="store_true", help="exit 0 also on drift and with too few pictures")
@@ -238,6 +240,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--size", type=int, nargs="+", default=[200, 50], help="pictures in a window (default 200 50)")
     for command in (one, two):
         command.set_defaults(refuse=command.error)
+        command.add_argument("--json", action="store_true", help=JSON_HELP)
         command.add_argument("--model", type=Path, help="model folder (default: what the service here serves)")
         params.add_arguments(command, params.Drift)
     return top

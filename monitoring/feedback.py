@@ -29,7 +29,7 @@ from data.errors import DataError
 from data.tree import How, class_of, find_tree, folder_of
 from monitoring import request_log
 from training import params
-from training.common.command import run_command
+from training.common.command import JSON_HELP, run_command
 from training.common.files import discard, fresh
 from training.common.intervals import wilson_corrected
 from training.common.progress import Bar
@@ -265,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
     text = "Live accuracy by model version."
     one = commands.add_parser("report", help=text, description=text)
     one.set_defaults(do=_do_report)
-    one.add_argument("--json", action="store_true", help="print JSON")
+    one.add_argument("--json", action="store_true", help=JSON_HELP)
     text = "Write the labelled pictures as a folder that data.source=folder takes."
     two = commands.add_parser("export", help=text, description=text)
     two.set_defaults(do=_do_export)

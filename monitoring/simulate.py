@@ -12,8 +12,9 @@ import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,8 +175,16 @@ class Row:
     alarms: int
     tests: dict[str, int]
 
-    def cells(self) -> str:
+    def interval(self) -> tuple[float, float]:
         low, high = binomtest(self.alarms, self.windows).proportion_ci(method="exact")
+        return float(low), float(high)
+
+    def as_dict(self) -> dict[str, Any]:
+        low, high = self.interval()
+        return asdict(self) | {"share": self.alarms / self.windows, "low": low, "high": high}
+
+    def cells(self) -> str:
+        low, high = self.interval()
         often = [name for name, count in Counter(self.tests).most_common() if 2 * count > self.alarms]
         found = f"{self.alarms / self.windows:.1%} ({low:.1%} to {high:.1%})"
         return f"| {self.name} | {self.size} | {self.alarms} of {self.windows} | {found} | {', '.join(often)} |"
@@ -197,28 +206,30 @@ def run(name: str, size: int, windows: int, draw: Draw, chosen: Drift, bar: Bar)
     return Row(name, size, windows, sum(map(bool, alarms)), counts)
 
 
-def table(model: Served, known: Reference, folder: Path, plan: Plan) -> str:
-    """The table of the README; SimulationError when alarms without drift are more than the stated rate allows."""
+def table(rows: Sequence[Row]) -> str:
+    """The table of DRIFT.md, in Markdown."""
+    head = ["| drift | pictures | alarms | share (95 % interval) | by, in most of the alarms |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *(row.cells() for row in rows)])
+
+
+def rows(model: Served, known: Reference, folder: Path, plan: Plan) -> list[Row]:
+    """Its rows; SimulationError when alarms without drift are more than the stated rate allows."""
     pool = look(model, known, folder)
     own = Sample.of_reference(known)
     count = min(len(own), len(pool.plain) // 2)
     least = int(pool.first.sum())
     if max(plan.sizes) > min(count, least):
         raise SimulationError(f"{folder} holds {len(pool.plain)} pictures, {least} of the first class: too few")
-    lines = [
-        "| drift | pictures | alarms | share (95 % interval) | by, in most of the alarms |",
-        "|---|---|---|---|---|",
-    ]
+    found: list[Row] = []
     total = len(plan.sizes) * (2 * plan.windows + len(SHIFTS) * plan.shifted_windows)
     with Bar(total=total, desc="windows", unit="window") as bar:
         for size in plan.sizes:
-            rows = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
-            lines += [row.cells() for row in rows]
-            if binomtest(rows[0].alarms, rows[0].windows, plan.chosen.false_alarms, "greater").pvalue < 0.01:
-                raise SimulationError(
-                    f"more alarms without drift than {plan.chosen.false_alarms:.1%}: {rows[0].cells()}"
-                )
-    return "\n".join(lines)
+            of_size = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
+            found += of_size
+            first = of_size[0]
+            if binomtest(first.alarms, first.windows, plan.chosen.false_alarms, "greater").pvalue < 0.01:
+                raise SimulationError(f"more alarms without drift than {plan.chosen.false_alarms:.1%}: {first.cells()}")
+    return found
 
 
 def _rows(pool: Pool, own: Sample, count: int, size: int, first: str, plan: Plan, bar: Bar) -> list[Row]:

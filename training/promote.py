@@ -10,6 +10,7 @@ a champion is a good end as well.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from data.manifest import Manifest
 from training import params
 from training.common import experiment
-from training.common.command import run_command
+from training.common.command import JSON_HELP, run_command
 from training.gate.verdict import VERDICT_FILE, Name, Verdict, former_verdict, pronounce
 from training.model import judged, pin, tracking
 from training.model.folder import ModelFolder, ModelFolderError
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
     parser.add_argument("--reason", metavar="TEXT", help="why the gate is overruled; recorded with the version")
     parser.add_argument("--version", metavar="N", help="judge this registered version (default: models/model)")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     params.add_arguments(parser, params.Promote)
     arguments = parser.parse_args()
     if arguments.force != bool(arguments.reason):
@@ -240,9 +242,13 @@ def main() -> None:
         return
     known = None if arguments.force or arguments.version else already_decided(folder, settings)
     outcome = known or promote(folder, settings, arguments.reason)
-    if outcome.verdict is not None:
-        print(f"{outcome.verdict.table()}\n\nverdict in {VERDICT_FILE}")
-    print(outcome.sentence())
+    if arguments.json:
+        verdict = None if outcome.verdict is None else outcome.verdict.as_dict()
+        print(json.dumps({"outcome": outcome.sentence(), "verdict": verdict}, indent=2))
+    else:
+        if outcome.verdict is not None:
+            print(f"{outcome.verdict.table()}\n\nverdict in {VERDICT_FILE}")
+        print(outcome.sentence())
     if outcome.kept_out and not (arguments.in_pipeline and outcome.champion):
         sys.exit(1)
 

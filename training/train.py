@@ -4,7 +4,7 @@ A pretrained backbone stays frozen: its features are computed once and cached, a
 (training.fit.head) as cross-validation chooses (training.fit.choice). Where its error is large, the last blocks of the
 backbone are trained after it, and the better of the two by validation is kept. An architecture without weights trains
 as a whole. Under torchrun several processes share the pictures and every batch (training/fit/distributed.py).
-Measured results stand in the recipe table of README.md.
+Measured results are in training/fit/README.md.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_failing_requests(chain: Chain) -> None:
     chain.fault("fail")
     text = chain.told("page", "FIRING", "AvailabilityBudgetBurnsFast")
     assert "Too many requests fail" in text
-    assert "monitoring/README.md#availabilitybudgetburnsfast" in text
+    assert "monitoring/RUNBOOK.md#availabilitybudgetburnsfast" in text
     assert "/predict failed with an internal error" in chain.told("ticket", "FIRING", "InternalErrors")
     chain.fault("none")
     chain.told("page", "RESOLVED", "AvailabilityBudgetBurnsFast")
@@ -144,7 +144,7 @@ def test_failing_requests(chain: Chain) -> None:
 def test_a_slow_model(chain: Chain) -> None:
     chain.fault("slow")
     text = chain.told("page", "FIRING", "LatencyBudgetBurnsFast")
-    assert "monitoring/README.md#latencybudgetburnsfast" in text
+    assert "monitoring/RUNBOOK.md#latencybudgetburnsfast" in text
     chain.fault("none")
     chain.told("page", "RESOLVED", "LatencyBudgetBurnsFast")
 
@@ -152,7 +152,7 @@ def test_a_slow_model(chain: Chain) -> None:
 def test_drift_tells_people_and_starts_the_retrain_workflow(chain: Chain) -> None:
     chain.drift(True)
     text = chain.told("ticket", "FIRING", "DriftDetected")
-    assert "monitoring/README.md#driftdetected" in text
+    assert "monitoring/RUNBOOK.md#driftdetected" in text
     dispatch = wait(lambda: [post for post in chain.receiver.posts if post.path == "/repos/owner/name/dispatches"])[0]
     assert dispatch.headers["Authorization"] == "Bearer token of GitHub"
     assert dispatch.body["event_type"] == "drift"
@@ -164,4 +164,4 @@ def test_drift_tells_people_and_starts_the_retrain_workflow(chain: Chain) -> Non
 def test_a_service_that_is_gone(chain: Chain) -> None:
     chain.server.stop()
     text = chain.told("page", "FIRING", "NoChampionReady")
-    assert "monitoring/README.md#nochampionready" in text
+    assert "monitoring/RUNBOOK.md#nochampionready" in text

@@ -144,6 +144,9 @@ def test_status_flags_a_disagreement_and_pull_mends_it(
     assert code == 1
     assert "DISAGREEMENT" in text
     assert words in text
+    code, text = command("status", "--json")
+    assert code == 1
+    assert words in json.loads(text)["problems"][0]
     assert command("pull")[0] == 0
     assert command("status")[0] == 0
 
@@ -224,7 +227,9 @@ def test_compare_pairs_the_answers_and_draws_what_they_disagree_on(two: Path, co
     sheet = np.asarray(Image.open("sheet.png"))
     assert sheet.shape[1] == 8 * 128
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
-    assert command("compare", "1", "1", "--sheet", "none.png")[1].endswith("differ on 0 of 100 pictures\n")
+    same = json.loads(command("compare", "1", "1", "--sheet", "none.png", "--json")[1])
+    assert (same["differing"], same["pictures"], same["only_a"], same["sheet"]) == (0, 100, 0, None)
+    assert same["versions"][0] == same["versions"][1]
     assert not Path("none.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""The snippets of the README, as they stand there, against a live server."""
+"""The snippets of training/serving/api/README.md, as they stand there, against a live server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.service.server import Server
 from tests.tiny import SOURCE
 
-SECTION = re.compile(r"^## From a program\n(.*?)^## ", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^## Calling the service\n(.*)", re.MULTILINE | re.DOTALL)
 SNIPPET = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RUN = {"sh": ["bash", "-eu"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
 NEEDS = {"sh": ["curl"], "python": [], "js": ["node"]}
@@ -21,7 +21,7 @@ NEEDS = {"sh": ["curl"], "python": [], "js": ["node"]}
 
 def snippets() -> list[tuple[str, str]]:
     """Language and text of each."""
-    section = SECTION.search((SOURCE / "README.md").read_text())
+    section = SECTION.search((SOURCE / "training/serving/api/README.md").read_text())
     assert section is not None
     return SNIPPET.findall(section[1])
 

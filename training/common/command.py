@@ -12,6 +12,7 @@ from training.common.errors import ExpectedError
 from training.common.table import plain
 
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
+JSON_HELP = "print JSON instead of text"  # of --json, which every command with a table has
 LINES = "\n\t"  # of an error of several lines
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

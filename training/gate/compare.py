@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +23,59 @@ from training.registry.mlflow_store import Registry, Version
 TILE, CAPTION, ACROSS, MOST = 128, 44, 8, 64  # pixels, pixels, pictures, pictures
 
 
-def compare(registry: Registry, a: Version, b: Version, sheet: Path) -> str:
-    """The table as text; pictures with different answers go to `sheet`, if there are any."""
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions on the same test pictures. `differing`: on how many their answers differ; `sheet`: if there are any,
+    the contact sheet of the first ones."""
+
+    versions: tuple[Version, Version]
+    scores: tuple[Scores, Scores]
+    pair: Contingency
+    differing: int
+    sheet: Path | None
+
+    def text(self) -> str:
+        rows = [("", "accuracy", "log-loss", "bento model")]
+        for letter, version, scores in zip("AB", self.versions, self.scores, strict=True):
+            name = f"{letter} = version {version.number}"
+            rows.append((name, f"{scores.accuracy:.4f}", f"{scores.log_loss:.4f}", version.bento_tag))
+        counts = [
+            ("both right", str(self.pair.both_right)),
+            ("both wrong", str(self.pair.both_wrong)),
+            ("only A right", str(self.pair.only_a)),
+            ("only B right", str(self.pair.only_b)),
+            ("McNemar p", f"{self.pair.mcnemar():.3g}"),
+        ]
+        end = f"the answers differ on {self.differing} of {self.pair.pictures} pictures"
+        if self.sheet:
+            end += f": {self.sheet}" + (f" shows the first {MOST}" if self.differing > MOST else "")
+        return f"{columns(rows)}\n\n{columns(counts)}\n\n{end}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same figures for programs."""
+        versions = [
+            {"version": v.number, "bento_model": v.bento_tag, "accuracy": s.accuracy, "log_loss": s.log_loss}
+            for v, s in zip(self.versions, self.scores, strict=True)
+        ]
+        return {
+            "versions": versions,
+            "pictures": self.pair.pictures,
+            "differing": self.differing,
+            **asdict(self.pair),
+            "mcnemar_p": self.pair.mcnemar(),
+            "sheet": str(self.sheet) if self.sheet else None,
+        }
+
+
+def compare(registry: Registry, a: Version, b: Version, sheet: Path) -> Comparison:
+    """Score both versions on the test split; pictures with different answers go to `sheet`, if there are any."""
     pictures = Manifest.read().split("test")
     first, second = (score(pull.fetch(registry, version), pictures) for version in (a, b))
     pair = Contingency.of(first.right, second.right)
     differing = np.flatnonzero(first.answers != second.answers)
-    rows = [
-        ("", "accuracy", "log-loss", "bento model"),
-        (f"A = version {a.number}", f"{first.accuracy:.4f}", f"{first.log_loss:.4f}", a.bento_tag),
-        (f"B = version {b.number}", f"{second.accuracy:.4f}", f"{second.log_loss:.4f}", b.bento_tag),
-    ]
-    counts = [
-        ("both right", str(pair.both_right)),
-        ("both wrong", str(pair.both_wrong)),
-        ("only A right", str(pair.only_a)),
-        ("only B right", str(pair.only_b)),
-        ("McNemar p", f"{pair.mcnemar():.3g}"),
-    ]
-    end = f"the answers differ on {len(differing)} of {len(pictures)} pictures"
     if len(differing):
         draw_sheet([pictures[number] for number in differing], differing, first, second, sheet)
-        end += f": {sheet}" + (f" shows the first {MOST}" if len(differing) > MOST else "")
-    return f"{columns(rows)}\n\n{columns(counts)}\n\n{end}"
+    return Comparison((a, b), (first, second), pair, len(differing), sheet if len(differing) else None)
 
 
 def draw_sheet(pictures: Sequence[Picture], numbers: NDArray[np.intp], a: Scores, b: Scores, path: Path) -> None:

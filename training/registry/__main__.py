@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from training import params
-from training.common.command import run_command
+from training.common.command import JSON_HELP, run_command
 from training.common.files import file_sha256
-from training.common.table import columns, plain
+from training.common.table import columns, plain, records
 from training.model.judged import FORCED, NotJudgedError
 from training.model.lineage import now
 from training.registry import aliases, deployments, promotion, provenance, pull, retention, status, trace
@@ -45,19 +45,29 @@ def _is_meant(version: Version, text: str) -> bool:
 def _do_status(registry: Registry, arguments: argparse.Namespace) -> None:
     deployed = deployments.known(registry.tags())
     report = status.collect(registry, deployed, arguments.url)
+    where = status.last_of_each(deployed)
+    if arguments.json:
+        found = {"aliases": records(report.rows), "deployments": records(where) if where else []}
+        print(json.dumps(found | {"problems": report.problems, "notes": report.notes}, indent=2))
+    else:
+        _tell_status(report, where)
+    if report.problems:
+        sys.exit(1)
+
+
+def _tell_status(report: status.Report, where: Sequence[Sequence[str]]) -> None:
     print(report.table())
-    if where := status.last_of_each(deployed):
+    if where:
         print(f"\n{columns(where)}\n")
     for problem in report.problems:
         print(f"DISAGREEMENT: {plain(problem)}")
     for note in report.notes:
         print(plain(note))
-    if report.problems:
-        sys.exit(1)
-    print("registry, pin and BentoML store agree")
+    if not report.problems:
+        print("registry, pin and BentoML store agree")
 
 
-def _do_list(registry: Registry, _: argparse.Namespace) -> None:
+def _do_list(registry: Registry, arguments: argparse.Namespace) -> None:
     named = registry.aliases()
     rows = [("version", "alias", "gate", "accuracy", "bento model", "commit", "data")]
     for version in registry.versions():
@@ -67,7 +77,7 @@ def _do_list(registry: Registry, _: argparse.Namespace) -> None:
         short = (tags.get("git_commit", "")[:10], tags.get("data_hash", "")[:10])
         alias = ", ".join(sorted(alias for alias, number in named.items() if number == version.number))
         rows.append((version.number, alias, gate, tags.get("accuracy", ""), version.bento_tag, *short))
-    print(columns(rows))
+    print(json.dumps(records(rows), indent=2) if arguments.json else columns(rows))
 
 
 def _do_show(registry: Registry, arguments: argparse.Namespace) -> None:
@@ -93,7 +103,8 @@ def _do_compare(registry: Registry, arguments: argparse.Namespace) -> None:
     from training.gate import compare  # SciPy and scikit-learn take seconds to import
 
     a, b = find(registry, arguments.a), find(registry, arguments.b)
-    print(plain(compare.compare(registry, a, b, arguments.sheet), keep="\n"))
+    found = compare.compare(registry, a, b, arguments.sheet)
+    print(json.dumps(found.as_dict(), indent=2) if arguments.json else plain(found.text(), keep="\n"))
 
 
 def _do_rollback(registry: Registry, arguments: argparse.Namespace) -> None:
@@ -182,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
     collect = add("gc", _do_gc, "Delete old versions from both stores; never an alias'd, deployed or built-in one.")
     collect.add_argument("--keep", type=_count, default=5, help="how many of the newest to keep (default 5)")
     collect.add_argument("--yes", action="store_true", help="delete; without it nothing is touched")
+    for name in ("status", "list", "compare"):
+        commands.choices[name].add_argument("--json", action="store_true", help=JSON_HELP)
     add("pull", _do_pull, "Bring the champion into this machine's BentoML store, verified, and pin it.")
     return top
 

@@ -110,7 +110,7 @@ def test_familiar_pictures_do_not_alarm(model: ModelFolder, tmp_path: Path) -> N
 
 def test_dark_pictures_alarm(model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = log(tmp_path / "logs", records(model, 60, dark=0.5))
-    assert run(model, folder, "--report", str(tmp_path / "page.html"), "--json", str(tmp_path / "found.json")) == 3
+    assert run(model, folder, "--report", str(tmp_path / "page.html")) == 3
     values = found(folder)
     named = [test["property"] for test in values["tests"] if test["alarm"]]
     assert values["alarm"]
@@ -118,11 +118,11 @@ def test_dark_pictures_alarm(model: ModelFolder, tmp_path: Path, capsys: pytest.
     assert "labels" not in named
     assert "aspect" not in named
     assert f"drift: {', '.join(named)}" in capsys.readouterr().out
-    assert json.loads((tmp_path / "found.json").read_text()) == values
     page = (tmp_path / "page.html").read_text()
     assert "Drift: brightness" in page
     assert page.count('src="data:image/png;base64,') == 9
-    assert run(model, folder, "--exit-zero") == 0
+    assert run(model, folder, "--exit-zero", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == found(folder)
 
 
 def test_too_few_pictures_are_told(model: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def test_an_alarm_stands_until_a_check_can_tell(
     alarmed = found(folder)
     log(folder, records(model, 5))
     assert run(model, folder) == run(model, folder) == 4
-    assert "the alarm of an earlier check stands" in capsys.readouterr().out
+    assert "the former alarm stands" in capsys.readouterr().out
     values = found(folder)
     assert (values["alarm"], values["tests"]) == (True, alarmed["tests"])
     assert (values["enough_pictures"], values["pictures"]) == (False, 5)
@@ -269,12 +269,13 @@ def test_what_is_not_productions_own_check_is_not_recorded(
     before = found(folder)
     log(folder, records(model, 60, dark=0.5))
     capsys.readouterr()
-    kept = (tmp_path / "found.json", tmp_path / "page.html")
-    run(model, folder, *words.split(), "--json", str(kept[0]), "--report", str(kept[1]))
-    assert capsys.readouterr().out.splitlines()[-1] == f"not recorded in drift.json: {reason}"
+    page = tmp_path / "page.html"
+    run(model, folder, *words.split(), "--json", "--report", str(page))
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == f"not recorded in drift.json: {reason}"
     assert found(folder) == before
-    assert json.loads(kept[0].read_text())["predictions"] == (0 if "other" in words else 60)
-    assert kept[1].exists()
+    assert json.loads(said.out)["predictions"] == (0 if "other" in words else 60)
+    assert page.exists()
 
 
 def test_the_default_given_in_words_is_recorded(model: ModelFolder, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.receiver import Receiver
 ALERT = {
     "status": "firing",
     "labels": {"alertname": "DriftDetected", "version": "3"},
-    "annotations": {"summary": "The pictures changed", "runbook_url": "monitoring/README.md#driftdetected"},
+    "annotations": {"summary": "The pictures changed", "runbook_url": "monitoring/RUNBOOK.md#driftdetected"},
     "startsAt": "2026-01-01T00:00:00Z",
 }
 OVER = ALERT | {"status": "resolved"}
