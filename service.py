@@ -2,7 +2,8 @@
 
     POST /predict         one picture -> label, confidence, probabilities, and the model that says so
     POST /predict_batch   many pictures -> a list of answers, each its own
-    POST /explain         one picture -> PNG with a heat map of what spoke for the class
+    POST /explain         one picture -> PNG of it under a heat map of what spoke for the class
+    POST /heatmap         one picture -> the same map as numbers, with the answer
     GET  /ui /ui/model    the same for people: a page to try it, and the model card drawn
     POST /feedback        what a picture really showed -> live accuracy
     GET  /health /model /livez /readyz /metrics /docs
@@ -31,8 +32,8 @@ from starlette.types import ASGIApp
 from training.common.command import spare_loopback
 from training.serving import settings, startup
 from training.serving.api import docs, explain
-from training.serving.api.answers import Answer, Answerer, Answers, HeatMap
-from training.serving.api.requests import ManyPictures, OnePicture, Reader, choice
+from training.serving.api.answers import Answer, Answerer, Answers, HeatMap, Overlay
+from training.serving.api.requests import ManyPictures, OnePicture, Reader
 from training.serving.bento import logs, tracing
 from training.serving.connections.drain import Drain
 from training.serving.engine import Engine, Seen
@@ -231,17 +232,22 @@ class PictureClassifier:
                 self.watch.refused(image.fault.code)
         return [next(answers) if isinstance(image, Upload) else image.body() for image in images]
 
-    @bentoml.api(input_spec=OnePicture, output_spec=HeatMap)
+    @bentoml.api(input_spec=OnePicture, output_spec=Overlay)
     async def explain(self, image: list[Upload], ctx: bentoml.Context) -> Response:
-        """A heat map of what on the picture spoke for the class: PNG, or `?format=json`."""
-        form = choice(ctx.request, "format", ("png", "json"))
+        """The picture as the network sees it, under a heat map of what spoke for the class: PNG."""
+        mapped = explain.mapped(ctx.request)
+        [picture], [seen] = image, await self._see(image)
+        warmth = explain.heat(seen.activation[int(seen.probabilities.argmax())]) if mapped else None
+        return Response(await to_thread.run_sync(explain.drawn, picture.pixels, warmth), media_type="image/png")
+
+    @bentoml.api(input_spec=OnePicture, output_spec=HeatMap)
+    async def heatmap(self, image: list[Upload]) -> Response:
+        """The heat map as rows of numbers, with the class that it is of and the answer."""
         [picture], [seen] = image, await self._see(image)
         best = int(seen.probabilities.argmax())
-        warmth = explain.heat(seen.activation[best])
-        if form == "png":
-            return Response(await to_thread.run_sync(explain.overlay, picture.pixels, warmth), media_type="image/png")
         answer = self.answerer.answer(picture, seen)
-        return JSONResponse({"explained": self.folder.classes[best], "heat": warmth.tolist(), "answer": answer})
+        heat = explain.heat(seen.activation[best]).tolist()
+        return JSONResponse({"explained": self.folder.classes[best], "heat": heat, "answer": answer})
 
     async def _answers(self, pictures: list[Upload]) -> list[dict[str, Any]]:
         seen = await self._see(pictures)

@@ -26,7 +26,7 @@ from training.common.command import run_command
 FOLDER = Path(__file__).parent / "grafana/dashboards"
 SOURCE = DataSourceRef("prometheus", "${datasource}")
 JOB = 'job="classifier"'
-API = f'{JOB}, endpoint=~"/predict|/predict_batch|/explain|/feedback"'
+API = f'{JOB}, endpoint=~"/predict|/predict_batch|/explain|/heatmap|/feedback"'
 ACROSS, HEIGHT = 24, 8  # columns of Grafana's grid, rows of a panel
 PROPERTIES = {  # metric of a picture's property: title, unit
     "brightness": ("Brightness", "short"),

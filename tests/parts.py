@@ -36,6 +36,8 @@ PLAYWRIGHT = str(BIN / "playwright")
 BROWSERS = ("chromium", "google-chrome")
 SCHEMATHESIS_FOLDER = ROOT / ".venv-schemathesis"
 SCHEMATHESIS_VERSION = "4.32.5"
+NODE_TOOLS = ROOT / ".node-tools"
+NODE_PACKAGES = ("@hey-api/openapi-ts@0.85.0", "typescript@5.9.3")
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def schemathesis() -> str | None:
     return os.environ.get("SCHEMATHESIS") or (str(made) if made.is_file() else shutil.which("schemathesis"))
 
 
+def openapi_ts() -> Path:
+    """Where `make tools` puts the generator of TypeScript clients; the compiler lies beside it."""
+    return NODE_TOOLS / "node_modules/.bin/openapi-ts"
+
+
 def photographs() -> Path | None:
     """The folder of photographs: PHOTOS in the environment, or ../shared/data/dogs-vs-cats; None without."""
     folder = Path(os.environ.get("PHOTOS", ROOT.parent / "shared/data/dogs-vs-cats"))
@@ -214,7 +221,12 @@ PARTS = {
             program=(PLAYWRIGHT, "install", "--with-deps", "chromium"),
         ),
         Part("curl", programs("curl"), debian="curl", brew="curl", otherwise="curl on PATH"),
-        Part("node", programs("node"), debian="nodejs", brew="node", otherwise="Node.js 18 or later on PATH"),
+        Part("node", programs("node"), debian="nodejs npm", brew="node", otherwise="Node.js 18 or later on PATH"),
+        Part(
+            "openapi-ts",
+            lambda: programs("node")() or _here(openapi_ts().is_file(), f"no {NODE_TOOLS.name}"),
+            program=("npm", "install", "--no-audit", "--no-fund", "--prefix", str(NODE_TOOLS), *NODE_PACKAGES),
+        ),
         Part(
             "java",
             lambda: answers("java", "-version"),

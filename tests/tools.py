@@ -57,6 +57,9 @@ def with_pip(part: Part) -> bool:
 def run(command: Sequence[str]) -> bool:
     """Show a command and run it; whether it ended well."""
     print(f"+ {shlex.join(command)}", flush=True)
+    if shutil.which(command[0]) is None:
+        print(f"error: {command[0]} is not on PATH", file=sys.stderr)
+        return False
     return subprocess.run(command, check=False).returncode == 0
 
 

@@ -63,6 +63,10 @@ class Visitor(FastHttpUser):
         self.client.post("/explain", files={"image": ("picture", self.picture)})
 
     @task(1)
+    def heatmap(self) -> None:
+        self.client.post("/heatmap", files={"image": ("picture", self.picture)})
+
+    @task(1)
     def feedback(self) -> None:
         """Say what a picture showed that was just answered."""
         picture, label = next(self.labelled)

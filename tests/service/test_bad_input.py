@@ -26,7 +26,7 @@ from tests.service.server import Server, raw_post, reads_nothing, talk
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 PICKLE = {"Content-Type": "application/vnd.bentoml+pickle"}
-ADDRESSES = {"/predict": "image", "/explain": "image", "/predict_batch": "images"}  # and the field of its form
+FIELDS = {"/predict": "image", "/explain": "image", "/heatmap": "image", "/predict_batch": "images"}  # of their forms
 
 
 def form(*parts: bytes, end: bytes = b"--b--\r\n") -> bytes:
@@ -114,9 +114,9 @@ def test_a_bad_file_in_a_batch_has_its_own_error(client: httpx.Client, name: str
 
 
 @pytest.mark.parametrize("name", bodies("image"))
-@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("path", FIELDS)
 def test_a_bad_body(client: httpx.Client, path: str, name: str) -> None:
-    headers, body, status, code = bodies(ADDRESSES[path])[name]
+    headers, body, status, code = bodies(FIELDS[path])[name]
     assert_error(client.post(path, content=body, headers=headers), status, code)
 
 
@@ -140,8 +140,9 @@ def test_a_bad_parameter(client: httpx.Client, query: str) -> None:
     assert_error(client.post(f"/predict?{query}", files={"image": PNG}), 422, "wrong_parameter")
 
 
-def test_a_bad_format(client: httpx.Client) -> None:
-    assert_error(client.post("/explain?format=gif", files={"image": PNG}), 422, "wrong_parameter")
+@pytest.mark.parametrize("query", ["heat=maybe", "format=json", "format=gif"])
+def test_a_bad_parameter_of_the_heat_map(client: httpx.Client, query: str) -> None:
+    assert_error(client.post(f"/explain?{query}", files={"image": PNG}), 422, "wrong_parameter")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,9 @@ class Fetch:
         return urllib.request.urlopen, (self.address,)
 
 
-@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("path", FIELDS)
 def test_an_address_is_never_fetched(client: httpx.Client, trap: HTTPServer, path: str) -> None:
-    name, address = ADDRESSES[path], f"http://127.0.0.1:{trap.server_port}/cat.png"
+    name, address = FIELDS[path], f"http://127.0.0.1:{trap.server_port}/cat.png"
     text = client.post(path, content=form(field(name, address.encode(), filename=None)), headers=FORM)
     assert_error(text, 422, "not_a_file")
     for body in ({"data": {name: address}}, {"json": {name: address}}, {"json": {name: [address]}}):

@@ -47,7 +47,7 @@ def test_every_reference_in_the_document_is_defined(client: httpx.Client) -> Non
 
 
 def test_every_address_of_the_document_exists_with_that_method(client: httpx.Client, document: dict[str, Any]) -> None:
-    pictures = {"/predict", "/predict_batch", "/explain"}
+    pictures = {"/predict", "/predict_batch", "/explain", "/heatmap"}
     facts = {"/health", "/livez", "/readyz", "/metrics", "/model"}
     assert set(document["paths"]) == pictures | facts | {"/feedback"}
     for path, item in document["paths"].items():
@@ -71,7 +71,9 @@ def examples(node: Any, pointer: str = "#") -> Iterator[tuple[str, Any]]:
     """The JSON pointer to the schema of each example below `node`, and the example."""
     if isinstance(node, dict):
         schema = f"{pointer}/schema" if "schema" in node else pointer
-        given = [*node.get("examples", ()), *([node["example"]] if "example" in node else [])]
+        named = node.get("examples", ())
+        given = [each["value"] for each in named.values()] if isinstance(named, dict) else [*named]
+        given += [node["example"]] if "example" in node else []
         yield from ((schema, each) for each in given)
     for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         escaped = str(key).replace("~", "~0").replace("/", "~1")

@@ -98,7 +98,7 @@ def test_every_answer_tells_where_its_time_went(client: httpx.Client, cat: bytes
     one, many = (
         client.post(path, files=[(name, cat)]) for path, name in (("/predict", "image"), ("/predict_batch", "images"))
     )
-    for answer in (one, many, client.post("/explain", files={"image": cat})):
+    for answer in (one, many, *(client.post(path, files={"image": cat}) for path in ("/explain", "/heatmap"))):
         found = timing(answer)
         assert (answer.status_code, list(found)) == (200, steps)
         assert 0 < found["inference"] < found["total"]
@@ -165,9 +165,7 @@ def test_explain_draws_where_the_evidence_is(client: httpx.Client) -> None:
     pixels[:24, :24, 0] = 255  # all the red, and so all that speaks for a cat, is in this corner
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    found = (
-        client.post("/explain?format=json&abstain=false", files={"image": file.getvalue()}).raise_for_status().json()
-    )
+    found = client.post("/heatmap?abstain=false", files={"image": file.getvalue()}).raise_for_status().json()
     heat = np.asarray(found["heat"])
     assert found["explained"] == found["answer"]["label"] == "cat"
     assert heat.argmax() == 0
@@ -175,6 +173,8 @@ def test_explain_draws_where_the_evidence_is(client: httpx.Client) -> None:
     drawn = client.post("/explain", files={"image": file.getvalue()})
     assert drawn.headers["Content-Type"] == "image/png"
     assert Image.open(io.BytesIO(drawn.content)).size == (32, 32)
+    plain = client.post("/explain?heat=false", files={"image": file.getvalue()})
+    assert abs(np.asarray(Image.open(io.BytesIO(plain.content))).astype(int)[-8:, -8:] - 110).max() <= 2
 
 
 def test_health_and_model_tell_what_is_served(client: httpx.Client, project: Path) -> None:

@@ -205,7 +205,7 @@ def documentation(service: Service) -> str:
     page = service.get("/docs")
     expect(page.status == 200 and b"<html" in page.body, f"/docs: status {page.status}")
     paths = service.get("/docs.json").json()["paths"]
-    missing = {"/predict", "/predict_batch", "/explain", "/health"} - paths.keys()
+    missing = {"/predict", "/predict_batch", "/explain", "/heatmap", "/health"} - paths.keys()
     expect(not missing, f"/docs.json does not describe {', '.join(sorted(missing))}")
     return f"{len(paths)} addresses described"
 

@@ -15,7 +15,7 @@ from tests.parts import ROOT
 APT = """#!/bin/sh
 echo "$@" >> {folder}/asked
 case "$*" in
-  *nodejs) echo '#!/bin/sh' > {folder}/node; chmod +x {folder}/node;;
+  *nodejs*) echo '#!/bin/sh' > {folder}/node; chmod +x {folder}/node;;
   *curl) exit 100;;
 esac
 """
@@ -50,6 +50,12 @@ def test_what_is_here_is_left_alone(debian: Path) -> None:
     (debian / "node").symlink_to(debian / "sh")
     done = tools(debian, "node")
     assert (done.returncode, done.stdout.split(), (debian / "asked").exists()) == (0, ["node", "here"], False)
+
+
+def test_a_program_that_brings_a_part_may_be_missing_itself(debian: Path) -> None:
+    done = tools(debian, "openapi-ts")
+    assert done.returncode == 1
+    assert "error: npm is not on PATH" in done.stderr
 
 
 def test_elsewhere_what_to_type_is_said(tmp_path: Path) -> None:

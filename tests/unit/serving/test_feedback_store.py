@@ -209,7 +209,10 @@ def test_a_request_log_that_cannot_be_there_is_told(tmp_path: Path, log: Request
 def test_the_hint_says_which_ids_are_known(feedback: FeedbackStore) -> None:
     with pytest.raises(Fault) as caught:
         feedback.record("of /explain", "cat")
-    assert all(part in caught.value.hint for part in ("/predict, ", "/predict_batch (ID.0, ID.1", "/explain are not"))
+    assert all(
+        part in caught.value.hint
+        for part in ("/predict, ", "/predict_batch (ID.0, ID.1", "/explain and /heatmap are not")
+    )
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_a_line(

@@ -107,8 +107,19 @@ class FeedbackResponse(BaseModel):
     version: str = Field(description="of the model that predicted")
 
 
-class HeatMap(IORootModel[Annotated[Path, ContentType("image/png")]]):
+class Overlay(IORootModel[Annotated[Path, ContentType("image/png")]]):
     """A PNG; BentoML's client saves it to a file."""
+
+
+class HeatMap(bentoml.IODescriptor):
+    """The class-activation map of the likeliest class: rows of numbers, 0 where least spoke for it, 1 where most did.
+
+    It lies over the middle square of the picture, which is all that the network sees.
+    """
+
+    explained: str = Field(description="the likeliest class, which the map is of", examples=["cat"])
+    heat: list[list[Annotated[float, Field(ge=0, le=1)]]] = Field(examples=[[[0.0, 0.2], [0.4, 1.0]]])
+    answer: Answer
 
 
 class Answerer:

@@ -7,6 +7,7 @@ import time
 
 from starlette.requests import ClientDisconnect, Request
 
+from training.common import units
 from training.params import Serve
 from training.serving.errors import Fault, disconnected, overloaded
 
@@ -85,7 +86,7 @@ class Bodies:
         while self._held > self._limit:
             now = time.monotonic()
             if now > deadline:
-                raise overloaded(f"bodies of {self._held} bytes are held in memory already", Connection="close")
+                raise overloaded(f"bodies of {units.size(self._held)} are held in memory already", Connection="close")
             stalled = [each for each in self._coming if not each.waits and now - each.moved > STALLED_S]
             if stalled:
                 worst = min(stalled, key=lambda each: each.moved)
@@ -96,4 +97,4 @@ class Bodies:
 
 
 def too_many_bytes(limit: int, **headers: str) -> Fault:
-    return Fault(413, "too_many_bytes", f"more than {limit} bytes", "send less", **headers)
+    return Fault(413, "too_many_bytes", f"more than {units.size(limit)}", "send less", **headers)

@@ -11,8 +11,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from training.common import units
 from training.params import Serve
-from training.serving.api.answers import Answer, Answers, Error, FeedbackRequest, FeedbackResponse, Health
+from training.serving.api import examples
+from training.serving.api.answers import Answer, Answers, Error, FeedbackRequest, FeedbackResponse, Health, HeatMap
 from training.serving.errors import Fault
 
 START = 'SwaggerUIBundle({url: "docs.json", dom_id: "#swagger-ui", validatorUrl: null, deepLinking: true})'
@@ -30,6 +32,14 @@ POLICY = (
     f"script-src 'self' 'sha256-{base64.b64encode(hashlib.sha256(START.encode()).digest()).decode()}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+TAGS = {
+    "predict": "What is on a picture, and what on it spoke for that.",
+    "feedback": "What a picture really showed: live accuracy is counted from it.",
+    "model": "The model card, as a program reads it. [/ui/model](ui/model) draws it.",
+    "health": "For probes and load balancers.",
+    "metrics": "For Prometheus.",
+}
 
 PROBLEMS = {
     400: "form or request cannot be read, or the connection ended (broken_multipart, invalid_request, invalid_http, "
@@ -54,6 +64,12 @@ PROBLEMS = {
 _GET_PROBLEMS = (400, 405, 408, 431, 500, 504)
 _POST_PROBLEMS = (*_GET_PROBLEMS, 401, 413, 415, 422, 429, 503)
 _PICTURE_FILE = {"type": "string", "format": "binary"}
+_HEAT = {
+    "name": "heat",
+    "in": "query",
+    "description": "false: the picture alone, as the network sees it",
+    "schema": {"type": "boolean", "default": True},
+}
 _ABSTAIN = {
     "name": "abstain",
     "in": "query",
@@ -72,10 +88,11 @@ _REQUEST_ID = {
 
 def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool) -> dict[str, Any]:
     """The OpenAPI document of the service with a model of these classes."""
-    models = [(model, "serialization") for model in (Answer, Health, Error, FeedbackRequest, FeedbackResponse)]
+    kinds = (Answer, HeatMap, Health, Error, FeedbackRequest, FeedbackResponse)
+    models = [(model, "serialization") for model in kinds]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas["$defs"]["FeedbackRequest"]["properties"]["label"]["enum"] = list(classes)
-    components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS}}
+    components: dict[str, Any] = {"schemas": schemas["$defs"] | {"Answers": _ANSWERS, "ModelCard": _MODEL_CARD}}
     components["responses"] = {str(status): _problem(status, text) for status, text in PROBLEMS.items()}
     security: list[dict[str, list[str]]] = []
     if keyed:
@@ -84,13 +101,15 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
             "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},
         }
-    paths = _pictures(settings, classes) | _feedback() | _facts()
-    for path in ("/predict", "/predict_batch", "/explain", "/feedback"):
-        paths[path]["post"]["security"] = security
+    shown = examples.answers(classes)
+    paths = _pictures(settings, shown) | _feedback(shown) | _facts(shown)
+    for operation in (item["post"] for item in paths.values() if "post" in item):
+        operation["security"] = security
     return {
         "openapi": "3.1.0",
         "info": {"title": "Picture classifier", "version": version, "description": _about(settings)},
         "servers": [{"url": "."}],  # where this document lies: a proxy may have cut a prefix off
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": components,
     }
@@ -98,100 +117,129 @@ def document(settings: Serve, classes: Sequence[str], version: str, keyed: bool)
 
 def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
-    page = "A page to try it is at [/ui](ui). " if settings.ui else ""
+    page = "Try it in the browser at [/ui](ui). " if settings.ui else ""
+    size, batch = units.size(settings.max_bytes), units.size(settings.max_batch_bytes)
+    jpeg, whole = units.pixels(settings.max_pixels), units.pixels(settings.max_pixels_whole)
     return (
-        f"{page}Formats: {formats}. A picture has at most {settings.max_bytes} bytes and, as a JPEG, "
-        f"{settings.max_pixels} pixels, otherwise {settings.max_pixels_whole}. "
-        "Every answer carries `X-Request-ID` and `X-Model-Version`; every error is JSON of one shape."
+        f"{page}\n\n"
+        f"- **Formats**: {formats}.\n"
+        f"- **One picture**: at most {size}, and {jpeg} as a JPEG or {whole} in any other format; "
+        f"at least {settings.min_side} pixels on the short side.\n"
+        f"- **One batch**: at most {settings.max_pictures} pictures and {batch}.\n"
+        f"- **Time**: a client has {settings.upload_timeout:g} s to send its pictures, and gets an answer within "
+        f"{settings.timeout:g} s.\n"
+        "- **Headers**: every answer carries `X-Request-ID`, `X-Model-Version` and `Server-Timing`.\n"
+        "- **Errors**: all have one JSON shape, with a `code` for programs and a `hint` for people."
     )
 
 
-def _pictures(settings: Serve, classes: Sequence[str]) -> dict[str, Any]:
+def _pictures(settings: Serve, shown: dict[str, Any]) -> dict[str, Any]:
     one = {
         "multipart/form-data": {"schema": _form("image", _PICTURE_FILE)},
         **{f"image/{name.lower()}": {"schema": _PICTURE_FILE} for name in settings.formats},
     }
     files = {"type": "array", "items": _PICTURE_FILE, "minItems": 1, "maxItems": settings.max_pictures}
     many = {"multipart/form-data": {"schema": _form("images", files)}}
-    png = {"schema": _PICTURE_FILE}
-    kind = {
-        "name": "format",
-        "in": "query",
-        "schema": {"type": "string", "enum": ["png", "json"], "default": "png"},
-    }
-    heat = {
-        "description": "json: the class-activation map, rows of numbers between 0 and 1, and the answer",
-        "type": "object",
-        "required": ["explained", "heat", "answer"],
-        "properties": {
-            "explained": {"type": "string", "description": "the class the map is of", "examples": [classes[0]]},
-            "heat": {
-                "type": "array",
-                "items": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}},
-                "examples": [[[0.0, 0.2], [0.4, 1.0]]],
-            },
-            "answer": {"$ref": "#/components/schemas/Answer"},
-        },
-    }
+    most = f"at most {settings.max_pictures} pictures and {units.size(settings.max_batch_bytes)}"
     return {
-        "/predict": _post("Classify one picture", one, _json("Answer"), [_ABSTAIN]),
-        "/predict_batch": _post("Classify many pictures", many, _json("Answers"), [_ABSTAIN]),
-        "/explain": _post(
-            "The picture under a heat map of what spoke for the class",
+        "/predict": _post(
+            ("predict", "predict", "Classify one picture"),
+            "The likeliest class with its calibrated confidence. `label` is null, and `reason` says why, when the "
+            "model is not sure.",
             one,
-            {"image/png": png, "application/json": {"schema": heat}},
-            [_ABSTAIN, kind],
+            _json("Answer", shown["predict"]),
+            [_ABSTAIN],
+        ),
+        "/predict_batch": _post(
+            ("predict", "predict_batch", "Classify several pictures"),
+            f"A list in the order of the pictures: an answer each, or that picture's own error. A batch has {most}.",
+            many,
+            _json("Answers", shown["predict_batch"]),
+            [_ABSTAIN],
+        ),
+        "/explain": _post(
+            ("predict", "explain", "Draw a heat map of what spoke for the class"),
+            "A PNG of the middle square of the picture, which is what the network sees, under its class-activation "
+            "map. `heat=false` leaves the map out: a preview of formats that a browser cannot show.",
+            one,
+            {"image/png": {"schema": _PICTURE_FILE}},
+            [_HEAT],
+        ),
+        "/heatmap": _post(
+            ("predict", "heatmap", "Get the heat map as numbers"),
+            "The class-activation map of the likeliest class in rows of numbers between 0 and 1, with the answer.",
+            one,
+            _json("HeatMap", shown["heatmap"]),
+            [_ABSTAIN],
         ),
     }
 
 
-def _feedback() -> dict[str, Any]:
-    said = _post("Say what a picture really showed", _json("FeedbackRequest"), _json("FeedbackResponse"), [])
+def _feedback(shown: dict[str, Any]) -> dict[str, Any]:
+    said = _post(
+        ("feedback", "give_feedback", "Say what a picture really showed"),
+        "Live accuracy is counted from it. A later label replaces an earlier one.",
+        _json("FeedbackRequest"),
+        _json("FeedbackResponse", shown["feedback"]),
+        [],
+    )
     said["post"]["responses"] |= {status: {"$ref": f"#/components/responses/{status}"} for status in ("404", "409")}
     return {"/feedback": said}
 
 
-def _facts() -> dict[str, Any]:
-    card = {"classes": ["cat", "dog"], "metrics": {"accuracy": 0.98}, "model": {"name": "cats-vs-dogs", "version": "3"}}
-    anything = {"application/json": {"schema": {"type": "object"}, "example": card}}
-    text = {"text/plain": {"schema": {"type": "string"}}}
-    scrape = {"text/plain": {"schema": {"type": "string"}, "example": 'classifier_predictions_total{label="cat"} 17.0'}}
+def _facts(shown: dict[str, Any]) -> dict[str, Any]:
+    text = {"text/plain": {"schema": {"type": "string"}, "example": "\n"}}
+    scrape = {"text/plain": {"schema": {"type": "string"}, "example": examples.METRICS}}
     return {
-        "/health": _get("What is served", _json("Health")),
-        "/model": _get("The model card: metrics, thresholds, lineage, the gate's verdict, live accuracy", anything),
-        "/livez": _get("Whether the process runs", text),
-        "/readyz": _get("Whether the model answers", text, 503),
-        "/metrics": _get("Prometheus metrics", scrape),
+        "/model": _get(("model", "get_model", "Read the model card"), _json("ModelCard", shown["model"])),
+        "/health": _get(("health", "health", "See what is served"), _json("Health", shown["health"])),
+        "/livez": _get(("health", "livez", "Check that the process runs"), text),
+        "/readyz": _get(("health", "readyz", "Check that the model answers"), text, 503),
+        "/metrics": _get(("metrics", "metrics", "Scrape the Prometheus metrics"), scrape),
     }
 
 
 def _post(
-    summary: str, body: dict[str, Any], answer: dict[str, Any], parameters: list[dict[str, Any]]
+    names: tuple[str, str, str],
+    description: str,
+    body: dict[str, Any],
+    answer: dict[str, Any],
+    parameters: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    problems = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_POST_PROBLEMS)}
+    """`names`: tag, operation id and summary."""
+    operation = _operation(names, answer, _POST_PROBLEMS, parameters)
+    return {"post": operation | {"description": description, "requestBody": {"required": True, "content": body}}}
+
+
+def _get(names: tuple[str, str, str], answer: dict[str, Any], *problems: int) -> dict[str, Any]:
+    return {"get": _operation(names, answer, (*_GET_PROBLEMS, *problems), [])}
+
+
+def _operation(
+    names: tuple[str, str, str], answer: dict[str, Any], problems: Sequence[int], parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    tag, operation_id, summary = names
+    responses: dict[str, Any] = {"200": {"description": "the answer", "headers": _HEADERS, "content": answer}}
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(problems)}
     return {
-        "post": {
-            "summary": summary,
-            "operationId": summary.lower().replace(" ", "_"),
-            "parameters": [*parameters, _REQUEST_ID],
-            "requestBody": {"required": True, "content": body},
-            "responses": {"200": {"description": "the answer", "headers": _HEADERS, "content": answer}, **problems},
-        }
+        "tags": [tag],
+        "operationId": operation_id,
+        "summary": summary,
+        "parameters": [*parameters, _REQUEST_ID],
+        "responses": responses,
     }
-
-
-def _get(summary: str, content: dict[str, Any], *problems: int) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": summary, "headers": _HEADERS, "content": content}}
-    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_GET_PROBLEMS, *problems)}
-    return {"get": {"summary": summary, "parameters": [_REQUEST_ID], "responses": responses}}
 
 
 def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [name], "properties": {name: schema}}
 
 
-def _json(model: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}}}
+def _json(model: str, shown: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`shown`: examples by what they show."""
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{model}"}}
+    if shown:
+        content["examples"] = {name.replace(" ", "_"): {"summary": name, "value": each} for name, each in shown.items()}
+    return {"application/json": content}
 
 
 _HEADERS = {
@@ -217,7 +265,7 @@ _EXAMPLES = {status: Fault.of_status(status, 30) for status in (400, 404, 405, 4
     409: Fault(
         409, "ambiguous_request_id", "different pictures were sent with the request id 'order-17'", "send others"
     ),
-    413: Fault(413, "too_many_bytes", "more than 10485760 bytes", "send less"),
+    413: Fault(413, "too_many_bytes", "more than 10 MB", "send less"),
     422: Fault(422, "missing_field", "the form has no field 'image', but 'file'", "name the field 'image'"),
     429: Fault(429, "too_many_requests", "more than 5 requests a second", "send fewer"),
     431: Fault(431, "long_head", "the headers exceed 65536 bytes", "send fewer headers"),
@@ -228,6 +276,27 @@ _ANSWERS = {
     "description": Answers.__doc__,
     "type": "array",
     "items": {"anyOf": [{"$ref": "#/components/schemas/Answer"}, {"$ref": "#/components/schemas/Error"}]},
+}
+
+
+_MODEL_CARD = {
+    "description": "What evaluation measured, the thresholds, where the model comes from, how it became champion, and "
+    "how it does. More keys may come.",
+    "type": "object",
+    "required": ["name", "classes", "metrics", "model", "model_sha256", "promotion", "live"],
+    "properties": {
+        "name": {"type": "string"},
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "metrics": {"type": "object", "description": "measured on the test split"},
+        "model": {"$ref": "#/components/schemas/Model"},
+        "model_sha256": {"type": "string", "description": "of model.onnx"},
+        "promotion": {
+            "anyOf": [{"type": "object"}, {"type": "null"}],
+            "description": "the gate's verdict, and the former champions; null when MODEL_PATH is served",
+        },
+        "live": {"anyOf": [{"type": "object"}, {"type": "null"}], "description": "accuracy by feedback; null without"},
+    },
+    "additionalProperties": True,
 }
 
 

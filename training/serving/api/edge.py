@@ -24,7 +24,7 @@ from training.serving.connections.drain import Drain
 from training.serving.errors import Fault
 from training.serving.records import metrics
 
-KEYED = ("/predict", "/predict_batch", "/explain", "/feedback")
+KEYED = ("/predict", "/predict_batch", "/explain", "/heatmap", "/feedback")
 PRIVATE = ("/ui/samples/", "/ui/mistakes/")  # pictures of the data: they need a key too, and count for no rate
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 BURST = 10  # seconds of its rate a client may use at once

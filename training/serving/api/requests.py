@@ -18,6 +18,7 @@ from PIL.Image import Image
 from pydantic import Field
 from starlette.requests import Request
 
+from training.common import units
 from training.model import preprocess
 from training.model.preprocess import Limits, PictureError, Preprocessing
 from training.params import Serve
@@ -142,7 +143,7 @@ class Reader:
         """So many pictures of the request take long: they wait among their like."""
         client, before = request.state.client, getattr(request.state, "slow", 0)
         if not self._long.has_room(client, work, before):
-            raise overloaded(f"pictures of {self._long.taken} pixels that are slow to decode are waiting already")
+            raise overloaded(f"slow pictures of {units.pixels(self._long.taken)} are waiting already")
         self._long.take(client, work)
         request.state.slow = before + work
         self._quick.give_back(client, pictures)
@@ -194,7 +195,7 @@ class Reader:
         image = preprocess.open_checked(data, self.limits)
         pixels, whole = preprocess.work(image, data), image.format != "JPEG"
         if whole and pixels > self.settings.max_pixels_whole:
-            hint = f"send at most {self.settings.max_pixels_whole} pixels, or a JPEG"
+            hint = f"send at most {units.pixels(self.settings.max_pixels_whole)}, or a JPEG"
             raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
             opened = time.perf_counter() - begun
@@ -246,18 +247,12 @@ def _reader() -> Reader:
 
 def flag(request: Request, name: str, default: bool) -> bool:
     """The query parameter `name` as true or false; Fault 422 for anything else."""
-    return choice(request, name, ("true", "false") if default else ("false", "true")) == "true"
-
-
-def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
-    """The query parameter `name`, by default the first of `allowed`; Fault 422 for anything else."""
     if not request.scope["query_string"]:
-        return allowed[0]
-    value = request.query_params.get(name, allowed[0])
-    if value not in allowed:
-        hint = f"send {name}={' or '.join(allowed)}"
-        raise Fault(422, "wrong_parameter", f"{name} is {value[:50]!r}", hint)
-    return value
+        return default
+    value = request.query_params.get(name, str(default).lower())
+    if value not in ("true", "false"):
+        raise Fault(422, "wrong_parameter", f"{name} is {value[:50]!r}", f"send {name}=true or {name}=false")
+    return value == "true"
 
 
 def _upload(request: Request, decoded: Decoded, request_id: str, abstain: bool) -> Upload:

@@ -35,7 +35,7 @@ LOOK_S = 1.0  # between looks for what other workers and hosts wrote
 SHARE = 0.2  # of one core's time for the index while it has much to read
 KNOWN_ARE = (
     "send the request_id of an answer of /predict, or of a picture in an answer of /predict_batch (ID.0, ID.1, ...), "
-    "that is not too old; those of /explain are not kept"
+    "that is not too old; those of /explain and /heatmap are not kept"
 )
 log = logging.getLogger("bentoml.feedback")
 

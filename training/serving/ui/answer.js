@@ -64,7 +64,7 @@ export class Answer {
   /** The heat map comes by a request of its own: the answer need not wait for it. */
   async explain(card) {
     try {
-      const found = await postPicture("explain?format=json&abstain=false", this.file);
+      const found = await postPicture("heatmap?abstain=false", this.file);
       draw(found.heat, this.heat);
       await this.placeHeat(card.preprocessing);
       this.why.append(this.fader(found.explained));
