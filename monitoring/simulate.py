@@ -208,7 +208,10 @@ def run(name: str, size: int, windows: int, draw: Draw, chosen: Drift, bar: Bar)
 
 def table(rows: Sequence[Row]) -> str:
     """The table of DRIFT.md, in Markdown."""
-    head = ["| drift | pictures | alarms | share (95 % interval) | by, in most of the alarms |", "|---|---|---|---|---|"]
+    head = [
+        "| drift | pictures | alarms | share (95 % interval) | by, in most of the alarms |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *(row.cells() for row in rows)])
 
 

@@ -23,9 +23,7 @@ def plain(text: object, keep: str = "") -> str:
 def records(rows: Sequence[Sequence[str]]) -> list[dict[str, str | None]]:
     """The same rows for programs: the head's words, joined by underscores, are the keys; `-` and nothing are null."""
     keys = [name.replace(" ", "_") for name in rows[0]]
-    return [
-        {key: None if cell in ("", "-") else cell for key, cell in zip(keys, row, strict=True)} for row in rows[1:]
-    ]
+    return [{key: None if cell in ("", "-") else cell for key, cell in zip(keys, row, strict=True)} for row in rows[1:]]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
