@@ -75,6 +75,10 @@ serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machin
 status: $(INSTALLED) ## which model is champion, and whether all stores agree
 	python -m training.registry status
 
+.PHONY: clean-cache
+clean-cache: $(INSTALLED) ## empty .cache: decoded pictures, features, scores, downloads; all of it can be made again
+	python -m data.cache --clean
+
 .PHONY: ui
 ui: $(INSTALLED) ## MLflow's pages on port 5000
 	@python -m training.registry.moved

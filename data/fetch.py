@@ -173,7 +173,7 @@ def tell(done: Fetched, source: str) -> None:
     """Print what was fetched, and every kind of file that was left out."""
     counts = ", ".join(f"{name} {count}" for name, count in sorted(done.classes.items()))
     change = f"{done.written} written, {done.removed} removed" if done.written or done.removed else "unchanged"
-    print(f"{RAW}: {done.pictures} pictures ({counts}) from {source}, {change}")
+    print(f"{RAW}: {counted(done.pictures, 'picture')} ({counts}) from {source}, {change}")
     for note in done.notes:
         print(f"  {plain(note)}")
     for name in done.ignored[:10]:

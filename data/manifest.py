@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from data.cache import CACHE_FOLDER, stored
 from training.common import disk
 from training.common.cores import usable_cores
 from training.common.errors import ExpectedError
@@ -28,7 +29,6 @@ from training.model.preprocess import Preprocessing, load
 
 MANIFEST_FILE = Path("data/manifest.csv")
 PICTURES_FOLDER = Path("data/processed")
-CACHE_FOLDER = Path(".cache")
 
 
 class DatasetError(ExpectedError):
@@ -151,9 +151,7 @@ def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8
     The cache is filled once for the same pictures and preprocessing, with all cores, so memory stays flat.
     """
     path = CACHE_FOLDER / "pictures" / f"{decoded_key(pictures, how)}.npy"
-    if not path.exists():
-        _fill(path, pictures, how)
-    array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    array: NDArray[np.uint8] = stored(path, lambda path: _fill(path, pictures, how))
     return array
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data.layout.plan import counted
 from data.pictures import Refused
 from data.split import SPLITS, AssignedPicture, GoodPicture
 from training.common import html
@@ -76,7 +77,7 @@ def _near_duplicates(alike: Sequence[Sequence[GoodPicture]]) -> Summary:
 
 def tell(summary: Summary) -> str:
     """The summary in a few lines for the terminal."""
-    lines = [f"data/manifest.csv: {summary['pictures']} pictures, data hash {summary['data_hash'][:12]}"]
+    lines = [f"data/manifest.csv: {counted(summary['pictures'], 'picture')}, data hash {summary['data_hash'][:12]}"]
     classes = summary["classes"]
     smallest = sorted(classes, key=lambda label: sum(classes[label].values()))[:LISTED]
     if len(classes) > LISTED:
@@ -86,7 +87,8 @@ def tell(summary: Summary) -> str:
         lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     near, quarantined = summary["near_duplicates"], summary["quarantined"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in quarantined["reasons"].items()) or "none"
-    lines.append(f"  near duplicates: {near['pictures']} pictures in {near['groups']} groups")
+    alike = f"{counted(near['pictures'], 'picture')} in {counted(near['groups'], 'group')}"
+    lines.append(f"  near duplicates: {alike if near['groups'] else 'none'}")
     lines.append(f"  quarantined: {reasons} (data/report.html shows them)")
     return "\n".join(lines)
 
@@ -94,7 +96,7 @@ def tell(summary: Summary) -> str:
 def page(findings: Findings, summary: Summary, raw: Path) -> str:
     """One page of tables and thumbnails that needs no other file; so few thumbnails that it stays under 1 MB."""
     sections = [
-        f"<p>{summary['pictures']} pictures, data hash <code>{summary['data_hash']}</code>",
+        f"<p>{counted(summary['pictures'], 'picture')}, data hash <code>{summary['data_hash']}</code>",
         table(
             ["class", *SPLITS],
             ([escape(label), *map(str, counts.values())] for label, counts in summary["classes"].items()),
@@ -104,9 +106,9 @@ def page(findings: Findings, summary: Summary, raw: Path) -> str:
             ([side, *map(str, summary[side].values())] for side in ("width", "height")),
         ),
         *_class_sections(findings.pictures),
-        f"<h2>{len(findings.alike)} groups of near duplicates</h2>",
+        f"<h2>{counted(len(findings.alike), 'group')} of near duplicates</h2>",
         *("<p>" + _strip(group[:GROUP_THUMBNAILS], raw) for group in findings.alike[:GROUPS]),
-        f"<h2>{len(findings.refused)} quarantined files</h2>",
+        f"<h2>{counted(len(findings.refused), 'quarantined file')}</h2>",
         table(["", "file", "reason", "detail"], _refused_rows(findings.refused[:REFUSED], raw)),
     ]
     if len(findings.refused) > REFUSED:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from data.manifest import CACHE_FOLDER, Manifest, decoded_key
+from data.cache import CACHE_FOLDER
+from data.manifest import Manifest, decoded_key
 from training import params
 from training.common.command import run_command
 from training.common.source import commit

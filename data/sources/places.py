@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import cache
 from data.errors import DataError
 from data.files import fingerprint
 from data.layout.scan import scan
@@ -16,7 +17,7 @@ from training.common.files import file_sha256, fresh
 from training.params import Data
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "cats-and-dogs.zip"
-DOWNLOADS = Path(".cache/downloads")
+DOWNLOADS = cache.CACHE_FOLDER / "downloads"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def _archive(section: Data, root: Path) -> Source:
 
 def _url(section: Data, root: Path) -> Source:
     def into(work: Path) -> Path:
-        return _unpacked(download(section.url, section.sha256, root / DOWNLOADS), section.archive_encoding)(work)
+        archive = download(section.url, section.sha256, root / DOWNLOADS)
+        cache.used(archive)
+        cache.trim(root / cache.CACHE_FOLDER)
+        return _unpacked(archive, section.archive_encoding)(work)
 
     return Source(section.sha256, into)
 

@@ -58,6 +58,7 @@ def test_status_of_a_healthy_registry(two: Path, command: Command) -> None:
     assert rows["champion"] == ["2", pin.read().bento_tag, "yes"]
     assert rows["previous"][0] == "1"
     assert rows["challenger"][0] == "-"
+    assert "\n.cache: 0.0 GB of at most 20" in text
 
 
 def test_show_fetches_the_provenance_verified(two: Path, command: Command, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.manifest import CACHE_FOLDER, Manifest
+from data.cache import CACHE_FOLDER
+from data.manifest import Manifest
 from tests import killing
 from tests.pipeline.together import RECIPES, averaged, settings
 from tests.tiny import SOURCE, tiny_project

@@ -20,7 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.manifest import CACHE_FOLDER, Manifest
+from data.cache import CACHE_FOLDER
+from data.manifest import Manifest
 from tests import killing
 from tests.tiny import tiny_data, tiny_project
 from training import export

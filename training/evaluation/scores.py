@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from data.manifest import CACHE_FOLDER, Picture, decoded, decoded_key
+from data.cache import CACHE_FOLDER, stored
+from data.manifest import Picture, decoded, decoded_key
 from training.common.files import replacing
 from training.common.progress import Bar
 from training.model.classifier import Classifier
@@ -69,9 +70,8 @@ def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
     """The scores of a model on `pictures`; kept in a cache, since neither changes under its name."""
     key = f"{folder.sha256} {onnxruntime.__version__} {decoded_key(pictures, folder.preprocessing)}"
     path = CACHE_FOLDER / "scores" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    if not path.is_file():
-        _keep(path, _predict(folder, pictures))
-    return Scores(folder.classes, np.load(path), tuple(picture.label for picture in pictures))
+    found = stored(path, lambda path: _keep(path, _predict(folder, pictures)))
+    return Scores(folder.classes, np.array(found), tuple(picture.label for picture in pictures))
 
 
 def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.float32]:

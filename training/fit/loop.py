@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -139,10 +140,11 @@ class Phase:
 
 
 def resume(checkpoint: Path) -> Progress:
-    """The progress that `checkpoint` holds, or none yet."""
-    if not checkpoint.exists():
+    """The progress that `checkpoint` holds; none where it is missing, empty or cut off."""
+    try:
+        return Progress(**torch.load(checkpoint, weights_only=True)["progress"])
+    except (FileNotFoundError, EOFError, RuntimeError, UnpicklingError):  # the latter: what torch finds damaged
         return Progress()
-    return Progress(**torch.load(checkpoint, weights_only=True)["progress"])
 
 
 def save(state: Any, path: Path) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.manifest import CACHE_FOLDER, Manifest, array_writer, decoded, decoded_key
+from data.cache import CACHE_FOLDER, stored
+from data.manifest import Manifest, array_writer, decoded, decoded_key
 from training.fit import nothing
 from training.fit.architectures import Classifier, Trunk
 from training.fit.augment import View
@@ -106,11 +108,11 @@ class Frozen:
         chosen = np.arange(len(split.pictures)) if rows is None else rows
         identity = f"{split.key} {self.name} {kind} {view} {chosen.tolist() if rows is not None else 'all'}"
         path = CACHE_FOLDER / "features" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
-        if not path.exists():
 
-            def read(block: slice) -> NDArray[np.uint8]:
-                return np.ascontiguousarray(how(split.pictures[chosen[block]]))
+        def read(block: slice) -> NDArray[np.uint8]:
+            return np.ascontiguousarray(how(split.pictures[chosen[block]]))
 
+        def fill(path: Path) -> None:
             if kind not in self.runs:
                 self.runs.clear()  # one at a time, for its memory
                 self.runs[kind] = ready(Network(self.model.normalise, module).eval(), self.device, self.size)
@@ -118,5 +120,6 @@ class Frozen:
             with array_writer(path, len(chosen)) as write:
                 for start, found in run_batches(run, read, len(chosen), f"features, {view}", streams):
                     write(start, found.astype(np.float16))
-        features: Features = np.load(path, mmap_mode="r")
+
+        features: Features = stored(path, fill)
         return features

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from data import cache
 from training import params
 from training.common.command import JSON_HELP, run_command
 from training.common.files import file_sha256
@@ -59,6 +60,7 @@ def _tell_status(report: status.Report, where: Sequence[Sequence[str]]) -> None:
     print(report.table())
     if where:
         print(f"\n{columns(where)}\n")
+    print(cache.told())
     for problem in report.problems:
         print(f"DISAGREEMENT: {plain(problem)}")
     for note in report.notes:

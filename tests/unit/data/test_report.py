@@ -51,3 +51,15 @@ def test_terminal_shows_the_reasons(findings: report.Findings) -> None:
     text = report.tell(report.summarise(findings, "manifest"))
     assert "cat: train 50, validation 50, test 50" in text
     assert "quarantined: duplicate 100" in text
+
+
+def test_one_is_no_more_than_one(findings: report.Findings) -> None:
+    few = report.Findings(findings.pictures[:1], findings.refused[:1], [findings.pictures[:2]])
+    text = report.tell(report.summarise(few, "manifest"))
+    assert "manifest.csv: 1 picture, data" in text
+    assert "near duplicates: 2 pictures in 1 group\n" in text
+    none = report.Findings(findings.pictures[:1], [], [])
+    assert "near duplicates: none\n" in report.tell(report.summarise(none, "manifest"))
+    page = report.page(few, report.summarise(few, "manifest"), findings.pictures[0].examined.path.parent)
+    assert "<h2>1 group of near duplicates</h2>" in page
+    assert "<h2>1 quarantined file</h2>" in page

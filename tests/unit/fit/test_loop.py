@@ -90,6 +90,14 @@ def test_no_checkpoint_means_no_progress(tmp_path: Path) -> None:
     assert resume(tmp_path / "none.pth") == Progress()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_checkpoint_that_was_cut_off_is_none(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.pth"
+    phase(path, epochs=1).run(Progress())
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert resume(path) == Progress()
+
+
 def test_history_survives_the_file(tmp_path: Path) -> None:
     history = phase(tmp_path / "c.pth").run(Progress()).history
     write_history(history, tmp_path / "history.csv")
