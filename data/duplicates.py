@@ -14,8 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data.hashes import HashIndex, close
+
 BLOCK = 1 << 22  # pairs of hashes compared at once
 ROWS = 1024  # pictures compared at once, at most
+FRESH = 4096  # representatives that are compared one by one, at most: beyond, all go into an index
+MOST_INDEXED = 7  # bits that hashes may differ in where an index pays
 PIECE = 4096  # thumbnails, or pairs of them, compared at once
 MAX_COLOUR_DIFFERENCE = 32.0  # of 255; normalised, a white page is as a black one
 DEVIATION = 128.0  # of a normalised thumbnail: as fine as float32 can multiply thumbnails of 16 x 16 x 3 without error
@@ -56,22 +60,65 @@ def representatives(looks: Looks, distance: int, given: int = 0) -> NDArray[np.i
 
     A picture belongs to the first representative that it is a near duplicate of, so nothing hangs together by a chain
     of others. The first `given` pictures all represent themselves. Hashes may differ in `distance` bits. Memory grows
-    with N alone, the time with N times the number of groups.
+    with N alone. So does the time, but where the hashes of all are alike: there it grows with N times the groups.
     """
     count = len(looks.hashes)
     leader = np.arange(count)
-    leaders = np.arange(given)
+    leaders = _Leaders(looks, distance)
+    leaders.add(leader[:given])
     start = given
     while start < count:
-        rows = np.arange(start, min(count, start + max(1, min(ROWS, BLOCK // max(1, len(leaders))))))
-        pairs = _near(looks, rows, leaders, distance)
+        rows = np.arange(start, min(count, start + max(1, min(ROWS, BLOCK // FRESH))))
+        pairs = leaders.near(rows)
         known, first = np.unique(pairs[:, 0], return_index=True)
-        leader[rows[known]] = leaders[pairs[first, 1]]
+        leader[rows[known]] = pairs[first, 1]
         new = np.delete(rows, known)
         leader[new] = new[_first(_near(looks, new, new, distance), len(new))]
-        leaders = np.concatenate([leaders, new[leader[new] == new]])
+        leaders.add(new[leader[new] == new])
         start = rows[-1] + 1
     return leader
+
+
+class _Leaders:
+    """The representatives so far: most in an index of their hashes, the last ones beside it, since it is made anew as
+    a whole."""
+
+    def __init__(self, looks: Looks, distance: int) -> None:
+        self.looks = looks
+        self.distance = distance
+        self.indexed = self.fresh = np.arange(0)
+        self.index = HashIndex(looks.hashes[:0], distance)
+
+    def add(self, more: NDArray[np.intp]) -> None:
+        self.fresh = np.concatenate([self.fresh, more])
+        if len(self.fresh) > FRESH:
+            self.indexed, self.fresh = np.concatenate([self.indexed, self.fresh]), self.fresh[:0]
+            self.index = HashIndex(self.looks.hashes[self.indexed], self.distance)
+
+    def near(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Pairs [P, 2] of places in `rows` and of their representatives among all pictures, in order."""
+        pairs = [self._near_indexed(rows), _near(self.looks, rows, self.fresh, self.distance)]
+        found = np.concatenate(
+            [
+                np.stack([one[:, 0], all_[one[:, 1]]], axis=1)
+                for one, all_ in zip(pairs, (self.indexed, self.fresh), strict=True)
+            ]
+        )
+        return found[np.lexsort((found[:, 1], found[:, 0]))]
+
+    def _near_indexed(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The same of those in the index, as places in it."""
+        if self.distance <= MOST_INDEXED:
+            pairs = self.index.pairs(self.looks.hashes[rows], most=BLOCK)
+            if pairs is not None:
+                return pairs[_proven(self.looks, rows[pairs[:, 0]], self.indexed[pairs[:, 1]])]
+        at_once = max(1, BLOCK // max(1, len(self.indexed)))
+        parts = [np.empty((0, 2), dtype=np.intp)]
+        for start in range(0, len(rows), at_once):
+            part = _near(self.looks, rows[start : start + at_once], self.indexed, self.distance)
+            part[:, 0] += start
+            parts.append(part)
+        return np.concatenate(parts)
 
 
 def _first(pairs: NDArray[np.intp], count: int) -> NDArray[np.intp]:
@@ -87,7 +134,7 @@ def _first(pairs: NDArray[np.intp], count: int) -> NDArray[np.intp]:
 
 def _near(looks: Looks, rows: NDArray[np.intp], columns: NDArray[np.intp], distance: int) -> NDArray[np.intp]:
     """Pairs [P, 2] of places in `rows` and `columns` whose pictures are near duplicates, in order."""
-    near = np.bitwise_count(looks.hashes[rows, None] ^ looks.hashes[None, columns]) <= distance
+    near = close(looks.hashes[rows, None], looks.hashes[None, columns], distance)
     some, candidates = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     shapes = normalised(looks.colours[rows[some]])
     found = [np.empty((0, 2), dtype=np.intp)]
@@ -99,6 +146,19 @@ def _near(looks: Looks, rows: NDArray[np.intp], columns: NDArray[np.intp], dista
     pairs = np.concatenate(found)
     pairs = pairs[_colour_difference(looks.colours, rows[pairs[:, 0]], columns[pairs[:, 1]]) <= MAX_COLOUR_DIFFERENCE]
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _proven(looks: Looks, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether pairs of pictures [P] of close hashes are near duplicates by their thumbnails."""
+    tolerance = np.maximum(looks.tolerance[first], looks.tolerance[second])
+    apart = np.empty(len(first))
+    for start in range(0, len(first), PIECE):
+        one = slice(start, start + PIECE)
+        shapes = normalised(looks.colours[first[one]]) - normalised(looks.colours[second[one]])
+        apart[one] = np.square(shapes, dtype=np.float64).sum(axis=1)
+    return np.asarray(
+        (apart <= tolerance) & (_colour_difference(looks.colours, first, second) <= MAX_COLOUR_DIFFERENCE)
+    )
 
 
 def _colour_difference(

@@ -129,8 +129,8 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     described = Looks(random.integers(0, 8, 120).astype(np.uint64), seen, random.integers(0, 250_000, 120))
     expected = one_by_one(described, 2)
     assert 20 < len(set(expected)) < 100
-    for block, rows, piece in ((1 << 22, 1024, 4096), (256, 7, 5), (1, 1, 1)):
-        for name, value in (("BLOCK", block), ("ROWS", rows), ("PIECE", piece)):
+    for sizes in ((1 << 22, 1024, 4096, 4096), (256, 7, 5, 4096), (1, 1, 1, 1), (1 << 22, 9, 5, 3), (40, 9, 5, 3)):
+        for name, value in zip(("BLOCK", "ROWS", "PIECE", "FRESH"), sizes, strict=True):
             monkeypatch.setattr(duplicates, name, value)
         assert representatives(described, 2).tolist() == expected
 
