@@ -81,6 +81,11 @@ def test_what_is_unknown_is_refused(
     assert not (tmp_path / FEEDBACK_FILE).exists()
 
 
+def test_a_class_may_be_spelled_in_another_form_of_unicode(tmp_path: Path, log: RequestLog) -> None:
+    store = FeedbackStore(tmp_path, log, ("Hund", "K\u00e4fer"))
+    assert store.record("3", "Ka\u0308fer")["label"] == "K\u00e4fer"
+
+
 def test_without_a_request_log_every_request_is_unknown() -> None:
     with pytest.raises(Fault, match="no prediction"):
         FeedbackStore(None, None, ("cat",)).record("3", "cat")

@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -86,6 +87,8 @@ class FeedbackStore:
         Raises Fault: unknown_label, unknown_request, ambiguous_request_id, too_many_changes, or not_recorded when the
         disk does not take it or the request log cannot be used.
         """
+        if label not in self.classes:  # perhaps in another form of Unicode: file names of a Mac are
+            label = unicodedata.normalize("NFC", label)
         if label not in self.classes:
             hint = f"send one of {', '.join(self.classes)}"
             raise Fault(422, "unknown_label", f"{label[:50]!r} is no class of the model", hint)
