@@ -1,21 +1,21 @@
-"""Roll the service out by digest, test it, and go back by itself when it is not as wanted.
+"""Roll out an image, test it, and go back automatically if a test fails.
 
     python k8s/deploy.py --type docker                       the champion's image, on this machine, port 3000
-    python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    by kubectl, in its current context
-    python k8s/deploy.py --type k8s --overlay FOLDER         as a Kustomize folder of your own has it
-    python k8s/deploy.py --type k8s --rollback               back to the image before
+    python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    with kubectl, in its current context
+    python k8s/deploy.py --type k8s --overlay FOLDER         a Kustomize folder of your own
+    python k8s/deploy.py --type k8s --rollback               back to the previous image
 
-Without --image: docker takes the newest local image of the champion, k8s the image in the manifests. Exit 0 only if the
-wanted version answers; then models/deployments.jsonl has one line more, and after a failure too. Ctrl-C ends with 130,
-SIGTERM with 143, both after what ran before has been put back.
+Without --image, docker takes the newest local image of the champion, k8s the image in the manifests. Exit code 0 means
+that the wanted version answers. Good or failed, each roll-out adds a line to models/deployments.jsonl. Ctrl-C ends with
+130 and SIGTERM with 143, both after restoring what ran before.
 
 In the environment:
     DEPLOY_PORT   docker: port on 127.0.0.1 (default 3000)
-    DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
-    DEPLOY_URL    k8s: where the service answers once it is rolled out; without it a port is forwarded to a new pod
-    API_KEYS      the first key is sent, where the service wants one; and what else tests/smoke/smoke.py reads
-    MLFLOW_TRACKING_URI   an MLflow server: the registered model notes the roll-out too, and every machine's
-                  `python -m training.registry status` tells of it
+    DEPLOY_NAME   docker: prefix of container and network names, for a second service on the machine
+    DEPLOY_URL    k8s: where the service answers after the roll-out; without it a port is forwarded to a new pod
+    API_KEYS      the first key is sent; and what else tests/smoke/smoke.py reads
+    MLFLOW_TRACKING_URI   an MLflow server: the registered model records the roll-out too, and
+                  `python -m training.registry status` shows it on every machine
 """
 
 from __future__ import annotations

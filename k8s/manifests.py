@@ -1,9 +1,11 @@
-"""Keep the manifests in step with what they repeat: `make manifests [IMAGE=REF@sha256:...] [CANARY=REF@sha256:...]`.
+"""Write released digests into the manifests, and update the copies that k8s/ keeps of other files.
+
+`make manifests [IMAGE=REF@sha256:...] [CANARY=REF@sha256:...]`:
 
 - k8s/deployment.yaml and k8s/monitoring/drift.yaml name the released image by its digest (IMAGE), the canary its own
   (CANARY), Deployments a hash of configmap.yaml. They are edited in place, comments stay; commit them.
 - k8s/monitoring/prometheusrule.yaml and dashboards.yaml hold monitoring/alerts.yml and the Grafana dashboards.
-- k8s/overlays/base/ holds k8s/*.yaml: Kustomize takes no base that contains the overlay.
+- k8s/overlays/base/ holds k8s/*.yaml, because Kustomize takes no base that contains the overlay.
 """
 
 from __future__ import annotations

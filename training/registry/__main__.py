@@ -1,4 +1,4 @@
-"""Ask and mend the registry: which model is champion, where it runs, where it came from, and the way back."""
+"""Inspect and change the registry: status, list, show, compare, rollback, trace, gc, pull."""
 
 from __future__ import annotations
 
