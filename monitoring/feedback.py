@@ -115,7 +115,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
     staged = fresh(out.with_name(out.name + ".part"))
     try:
         _link(former.pictures, staged)
-        for path, label in Bar(labels.items(), "export", unit="picture"):
+        for path, label in Bar(labels.items(), "exporting", unit="picture"):
             data = _read(store, f"{root}/{path}", done)
             if data is not None:
                 _write(data, staged / targets[label], PurePosixPath(path))
@@ -132,7 +132,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
 
 def _link(pictures: Mapping[str, Path], staged: Path) -> None:
     """Have pictures of another folder in `staged` too, without a second copy where the file system can do that."""
-    for name, path in Bar(pictures.items(), "former", unit="picture"):
+    for name, path in Bar(pictures.items(), "linking former ones", unit="picture"):
         target = staged / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -137,7 +137,7 @@ def judge(model: Served, pictures: Sequence[PictureFile], folder: str, client: C
     classes = model.folder.classes
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda picture: client.answer(picture.path, classes), pictures)
-        answers, milliseconds = zip(*Bar(found, "ask", len(pictures), unit="picture"), strict=True)
+        answers, milliseconds = zip(*Bar(found, "asking the service", len(pictures), unit="picture"), strict=True)
     rows = table(classes, pictures, answers)
     skew = compare(rows, score(model.folder, pictures), classes)
     return Judged(model, client.url, folder, rows, skew, milliseconds)

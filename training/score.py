@@ -59,7 +59,7 @@ def score(folder: ModelFolder, pictures: Sequence[PictureFile], kept: Path | Non
     """
     classifier = Classifier(folder)
     parts = Parts.open(kept, identity(folder, pictures))
-    with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="score", unit="picture") as bar:
+    with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="scoring", unit="picture") as bar:
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
             if start not in parts.done:
@@ -130,7 +130,7 @@ class Parts:
 def identity(folder: ModelFolder, pictures: Sequence[PictureFile]) -> str:
     """What the scores depend on, as a hash: the model, and each file by its name, size and time of change."""
     known = hashlib.sha256(f"{folder.sha256} {folder.preprocessing} {CHUNK}\n".encode())
-    for picture in Bar(pictures, "look", unit="picture", leave=False):
+    for picture in Bar(pictures, "listing", unit="picture", leave=False):
         try:
             file = picture.path.stat()
         except OSError as error:
