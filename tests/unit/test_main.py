@@ -66,4 +66,6 @@ def test_the_help_is_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         commands.main(["--help"])
     text = capsys.readouterr().out
     for name in listed():
-        assert re.search(rf"^  python (-m )?{re.escape(name)} +{re.escape(commands.summary(name))}$", text, re.MULTILINE)
+        assert re.search(
+            rf"^  python (-m )?{re.escape(name)} +{re.escape(commands.summary(name))}$", text, re.MULTILINE
+        )
