@@ -106,7 +106,7 @@ def record(target: Target, image: Image, model: Lineage, result: str) -> None:
         try:
             deployments.share(done, tag.partition(":")[0], registry)
         except (ChampionError, deployments.DeploymentsError) as error:
-            print(f"not noted in the registry: {error}", file=sys.stderr)
+            print(f"not recorded in the registry: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def alone() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise DeployError("another deploy.py is at work from this folder: wait for it") from None
+        raise DeployError("another deploy.py is running from this folder: wait for it") from None
     finally:
         os.close(descriptor)
 

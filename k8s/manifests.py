@@ -64,7 +64,7 @@ def with_image(objects: list[Object], image: str) -> list[Object]:
 def require_digest(image: str) -> None:
     """ManifestError unless `image` is NAME@sha256:..., which always means the same bytes."""
     if not DIGEST.fullmatch(image):
-        raise ManifestError(f"{image!r} may mean another image tomorrow: name it by digest, NAME@sha256:...")
+        raise ManifestError(f"{image!r} may be a different image tomorrow: name it by digest, NAME@sha256:...")
 
 
 def config_hash(folder: Path = FOLDER) -> str:
@@ -156,7 +156,7 @@ def main() -> None:
     pin(FOLDER / "canary", arguments.canary)
     for path, text in generated().items():
         write_text(path, text)
-    print("the manifests are in step")
+    print("the manifests are up to date")
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def main() -> None:
     settings = params.load()
     folder = export(settings.model_copy(update={"export": params.override(settings.export, arguments)}))
     card = json.loads((folder / CARD_FILE).read_text())
-    print(f"{folder}: ONNX Runtime and what was evaluated differ by at most {card['parity']['max_difference']:.1g}")
+    print(f"{folder}: ONNX Runtime matches the evaluation to within {card['parity']['max_difference']:.1g}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _run(*command: str, folder: Path = Path()) -> None:
     except FileNotFoundError:
         raise ImageError(f"{command[0]} is not installed: run `make install`") from None
     if code:
-        raise ImageError(f"`{' '.join(command)}` failed with exit code {code}: its last lines above say why")
+        raise ImageError(f"`{' '.join(command)}` failed with exit code {code}: the last lines above say why")
 
 
 def size(image: str) -> int:

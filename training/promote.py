@@ -62,8 +62,8 @@ class Outcome:
         if self.verdict is None:
             return f"{self.candidate} is already the champion"
         if self.kept_out:
-            kept = f"kept the champion: {self.champion}" if self.champion else "there is still no champion"
-            lines = [f"{kept}; {self.candidate} was kept out:", *self.verdict.reasons]
+            kept = f"kept the champion: {self.champion}" if self.champion else "there is no champion yet"
+            lines = [f"{kept}; {self.candidate} was rejected:", *self.verdict.reasons]
             if self.verdict.advice:
                 lines += ["what would probably help:", *self.verdict.advice]
             return "\n  ".join(lines)

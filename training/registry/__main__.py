@@ -118,7 +118,7 @@ def rollback(registry: Registry, reason: str) -> str:
         aliases.settle(registry)
         named = registry.aliases()
         if CHAMPION not in named or named.get(PREVIOUS) in (None, named[CHAMPION]):
-            raise RegistryError(f"{registry.name} has no former champion to go back to")
+            raise RegistryError(f"{registry.name} has no previous champion to go back to")
         bad, good = registry.version(named[CHAMPION]), registry.version(named[PREVIOUS])
         promotion.judgement(registry, good)
         pull.fetch(registry, good)
@@ -214,7 +214,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     registry = Registry(_name(arguments.name) if arguments.name else params.load().register_.name)
     if aliases.repair(registry):
-        print("finished a move of aliases that was cut off", file=sys.stderr)
+        print("finished a move of aliases that had been interrupted", file=sys.stderr)
     arguments.do(registry, arguments)
 
 
