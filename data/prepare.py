@@ -51,7 +51,9 @@ NAMED = 10  # classes, in an error about many
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Prepare)
     loaded = params.load()
     section = params.override(loaded.prepare, parser.parse_args())

@@ -142,17 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python k8s/deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--type", required=True, choices=TARGETS, help="where to")
+    parser.add_argument("--type", required=True, choices=TARGETS, help="where to roll out")
     parser.add_argument("--image", metavar="REF", help="what to roll out: a tag (its digest is looked up) or a digest")
     parser.add_argument(
         "--overlay", type=Path, metavar="FOLDER", help="k8s: a Kustomize folder over k8s/, see k8s/overlays/"
     )
+    parser.add_argument("--no-tests", action="store_true", help="skip the smoke tests; still wait until it is ready")
+    parser.add_argument("--rollback", action="store_true", help="return to the previous image")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done")
     parser.add_argument(
-        "--no-tests", action="store_true", help="leave the smoke tests out; readiness is still waited for"
+        "--timeout", type=float, default=180.0, metavar="S", help="seconds to become ready (default 180)"
     )
-    parser.add_argument("--rollback", action="store_true", help="return to the previous digest")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to be ready (default 180)")
     parser.add_argument(
         "--force-conflicts", action="store_true", help="k8s: take over fields that Helm, Flux or another tool keeps"
     )
@@ -160,7 +160,7 @@ def main() -> None:
     if arguments.type == "docker" and (arguments.overlay or arguments.force_conflicts):
         parser.error("--overlay and --force-conflicts are for --type k8s")
     if arguments.rollback and arguments.image:
-        parser.error("--rollback knows its image, --image names another: give one of them")
+        parser.error("--rollback chooses the image itself: leave out --image")
     interrupts.install()
     try:
         act(Docker() if arguments.type == "docker" else cluster(arguments), arguments)

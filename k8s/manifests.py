@@ -146,7 +146,9 @@ def _dump(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m k8s.manifests", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m k8s.manifests", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image", metavar="REF", help="released image by digest, into k8s/deployment.yaml")
     parser.add_argument("--canary", metavar="REF", help="challenger's image by digest, into k8s/canary/deployment.yaml")
     arguments = parser.parse_args()

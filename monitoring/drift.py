@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--dry-run", action="store_true", help="leave LOG_DIR/drift.json, and so the metrics, alone")
     one.add_argument("--report", type=Path, help="write a page with plots to this HTML file")
     one.add_argument("--exit-zero", action="store_true", help="exit 0 also on drift and with too few pictures")
-    text = "How often does the check alarm without drift, and what does it find? Prints a table."
+    text = "Measure how often the check alarms without drift, and which drifts it finds."
     two = commands.add_parser("simulate", help=text, description=text)
     two.set_defaults(do=_do_simulate)
     two.add_argument("--pictures", type=Path, required=True, help="class folders; the model must not know the pictures")

@@ -262,11 +262,11 @@ def parser() -> argparse.ArgumentParser:
         "python -m monitoring.feedback", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    text = "Live accuracy by model version."
+    text = "Show the live accuracy of each model version."
     one = commands.add_parser("report", help=text, description=text)
     one.set_defaults(do=_do_report)
     one.add_argument("--json", action="store_true", help=JSON_HELP)
-    text = "Write the labelled pictures as a folder that data.source=folder takes."
+    text = "Write the labelled pictures as a folder for data.source=folder."
     two = commands.add_parser("export", help=text, description=text)
     two.set_defaults(do=_do_export)
     two.add_argument("--out", type=Path, default="labelled", help="folder to make (default %(default)s)")

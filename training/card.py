@@ -288,7 +288,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.card", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, nargs="?", default=MODEL_FOLDER, help=f"model folder ({MODEL_FOLDER})")
     parser.add_argument("--out", type=Path, help="write there instead of to stdout")
     arguments = parser.parse_args()

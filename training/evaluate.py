@@ -147,7 +147,9 @@ def _write_predictions(rows: Sequence[Picture], probs: Floats, classes: tuple[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Evaluate)
     arguments = parser.parse_args()
     settings = params.load()

@@ -176,7 +176,9 @@ def _self_check(folder: ModelFolder, rows: Sequence[Picture]) -> list[dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Export)
     arguments = parser.parse_args()
     settings = params.load()

@@ -126,7 +126,9 @@ def size(image: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.image", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tag", action="append", help="reference of the image (default: the Bento's tag); repeatable")
     parser.add_argument("--opt", action="append", default=[], help="option of the builder: label=KEY=VALUE, no-cache")
     arguments = parser.parse_args()

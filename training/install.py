@@ -220,9 +220,9 @@ def chosen_torch(installer: Installer, environment: Mapping[str, str]) -> str:
     if asked == "cpu":
         raise InstallError(f"none of pip's indexes has a CPU build of torch {pins()['torch']}: {advice}")
     print(
-        "This machine has no NVIDIA device, but none of pip's indexes has a CPU build of torch. The CUDA build, which runs"
+        "This machine has no NVIDIA device, but none of pip's indexes has a CPU build of torch. The CUDA build runs"
     )
-    print(f"on the CPU too, takes {DOWNLOAD_GB} GB to download and {DISK_GB} GB on disk; a tenth of that with")
+    print(f"on the CPU too: {DOWNLOAD_GB} GB to download, {DISK_GB} GB on disk. A CPU build takes a tenth of that:")
     print(f"make install {advice}", flush=True)
     return "cuda"
 

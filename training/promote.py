@@ -225,7 +225,9 @@ def _registered_folder(settings: params.Params, number: str) -> ModelFolder:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.promote", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.promote", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--in-pipeline", action="store_true", help="exit 0 also when the champion is kept")
     parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
     parser.add_argument("--reason", metavar="TEXT", help="why the gate is overruled; recorded with the version")

@@ -325,7 +325,9 @@ def register(folder: ModelFolder, settings: params.Register) -> Version:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.register", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.register", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Register)
     settings = params.override(params.load().register_, parser.parse_args())
     folder = open_candidate()

@@ -91,7 +91,9 @@ def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.run", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=ports.number, default=3000, help="port of the service (default 3000)")
     arguments = parser.parse_args()
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")

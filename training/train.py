@@ -203,7 +203,9 @@ def write(trainer: Trainer, progress: Progress) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Train)
     arguments = parser.parse_args()
     with distributed.joined() as world:

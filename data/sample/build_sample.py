@@ -33,7 +33,11 @@ CLASSES = {"cats": "cat", "dogs": "dog"}  # key in the package -> class
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.sample.build_sample", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m data.sample.build_sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", type=Path, help="dogsNcats.json, if it is here already; otherwise npm gets it")
     arguments = parser.parse_args()
     data = arguments.json.read_bytes() if arguments.json else packed()

@@ -122,7 +122,9 @@ def _connections(process: psutil.Process) -> Iterator[Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.common.port", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.common.port", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("port", type=number)
     parser.add_argument("--host", default=HERE, help="address to listen on (default %(default)s)")
     arguments = parser.parse_args()

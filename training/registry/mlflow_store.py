@@ -310,9 +310,7 @@ def _probe(uri: str) -> None:
             f"{where} is not an MLflow server: it answers {answer.status_code} to /version; check MLFLOW_TRACKING_URI"
         )
     if not re.match(r"\d+\.\d+", answer.text[:64]):
-        raise RegistryError(
-            f"{where} is not an MLflow server: /version returns no version; check MLFLOW_TRACKING_URI"
-        )
+        raise RegistryError(f"{where} is not an MLflow server: /version returns no version; check MLFLOW_TRACKING_URI")
 
 
 @contextmanager
