@@ -219,9 +219,7 @@ def chosen_torch(installer: Installer, environment: Mapping[str, str]) -> str:
     advice = "TORCH_INDEX=ADDRESS of an index with CPU builds (the page Get Started of pytorch.org names one)"
     if asked == "cpu":
         raise InstallError(f"none of pip's indexes has a CPU build of torch {pins()['torch']}: {advice}")
-    print(
-        "This machine has no NVIDIA device, but none of pip's indexes has a CPU build of torch. The CUDA build runs"
-    )
+    print("This machine has no NVIDIA device, but none of pip's indexes has a CPU build of torch. The CUDA build runs")
     print(f"on the CPU too: {DOWNLOAD_GB} GB to download, {DISK_GB} GB on disk. A CPU build takes a tenth of that:")
     print(f"make install {advice}", flush=True)
     return "cuda"
