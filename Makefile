@@ -29,7 +29,7 @@ source:
 	@$(if $(PYTHON),$(PYTHON) -m training.common.source >/dev/null)
 
 .PHONY: run
-run: source $(INSTALLED) ## set up, run the pipeline, serve the champion on port 3000 (PORT=...)
+run: source $(INSTALLED) ## install, run the pipeline, serve the champion on port 3000 (PORT=...)
 	@python -m training.run --port $(PORT)
 
 # Files in the order of their folders, not of their number of tests: those with few but long tests begin first.
@@ -38,11 +38,11 @@ test: $(INSTALLED) ## run the whole test suite
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-bare
-test-bare: $(INSTALLED) ## the same as on a machine with nothing but Python, make and git
+test-bare: $(INSTALLED) ## run the whole test suite as on a machine with nothing but Python, make and git
 	python -m tests.bare make test
 
 .PHONY: test-parts
-test-parts: $(INSTALLED) ## only the tests of real parts, such as Prometheus and a browser: those that `make tools` brings
+test-parts: $(INSTALLED) ## only the tests that need real parts, such as Prometheus or a browser: `make tools` installs them
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m needs
 
 .PHONY: tools
@@ -50,15 +50,15 @@ tools: $(INSTALLED) ## install the real parts that some tests need; PARTS="node 
 	python -m tests.tools $(PARTS)
 
 .PHONY: coverage
-coverage: $(INSTALLED) ## the same with coverage: a table, and coverage.xml
+coverage: $(INSTALLED) ## run the whole test suite with coverage: a table, and coverage.xml
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml
 
 .PHONY: coverage-report
-coverage-report: $(INSTALLED) ## the last coverage as a table in Markdown
+coverage-report: $(INSTALLED) ## print the last coverage as a table in Markdown
 	@coverage report --format=markdown
 
 .PHONY: audit
-audit: $(INSTALLED) ## known vulnerabilities of the locked dependencies; needs the advisory database on the internet
+audit: $(INSTALLED) ## check the locked dependencies for known vulnerabilities (asks the advisory database on the internet)
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-torch.lock
 
 .PHONY: pipeline
@@ -72,7 +72,7 @@ serve: $(INSTALLED) ## serve the champion on port 3000 (PORT=...) of this machin
 	bentoml serve --host $(HOST) --port $(PORT)
 
 .PHONY: status
-status: $(INSTALLED) ## which model is champion, and whether all stores agree
+status: $(INSTALLED) ## show which model is champion, and whether all stores agree
 	python -m training.registry status
 
 .PHONY: clean-cache
@@ -80,24 +80,24 @@ clean-cache: $(INSTALLED) ## empty .cache: decoded pictures, features, scores, d
 	python -m data.cache --clean
 
 .PHONY: ui
-ui: $(INSTALLED) ## MLflow's pages on port 5000
+ui: $(INSTALLED) ## serve MLflow's pages on port 5000
 	@python -m training.registry.moved
 	mlflow ui --port 5000
 
 .PHONY: image
-image: $(INSTALLED) ## Bento and container image of the champion
+image: $(INSTALLED) ## build the champion's Bento and container image
 	python -m training.image
 
 .PHONY: sbom
-sbom: $(INSTALLED) ## what is inside an image, to sbom.cdx.json (CycloneDX); IMAGE=NAME:TAG
+sbom: $(INSTALLED) ## list what an image contains, in sbom.cdx.json (CycloneDX); IMAGE=NAME:TAG
 	SYFT_CHECK_FOR_APP_UPDATE=false syft scan --quiet docker:$(or $(IMAGE),$(error IMAGE=NAME:TAG is missing)) --output cyclonedx-json=sbom.cdx.json
 
 .PHONY: load
-load: $(INSTALLED) ## load the running service on PORT (URL=...) for 30 s; errors or a slow p95 fail
+load: $(INSTALLED) ## load-test the running service on PORT (URL=...) for 30 s; errors or a slow p95 fail
 	locust -f tests/load/locustfile.py --headless --users 8 --spawn-rate 8 --run-time 30s --host $(URL)
 
 .PHONY: bench
-bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure the service beside its peers (about an hour)
+bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## benchmark the service next to its peers (about an hour)
 	python -m tests.load.bench compare
 
 .venv-peers/installed: tests/load/peers/requirements.txt $(INSTALLED)
@@ -113,15 +113,15 @@ bench: $(INSTALLED) .venv-peers/installed .venv-mlserver/installed ## measure th
 	touch $@
 
 .PHONY: smoke
-smoke: $(INSTALLED) ## does the running service on PORT work? (URL=...)
+smoke: $(INSTALLED) ## smoke-test the running service on PORT (URL=...)
 	python tests/smoke/smoke.py --url $(URL) --fail-on-error
 
 .PHONY: manifests
-manifests: $(INSTALLED) ## keep the manifests in step; IMAGE=, CANARY= write a released image's digest into them
+manifests: $(INSTALLED) ## update the manifests; IMAGE=, CANARY= write a released image's digest into them
 	python -m k8s.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: check
-check: $(INSTALLED) ## lint, format, types, and the walls between the rooms
+check: $(INSTALLED) ## lint, format, types and import boundaries
 	ruff check .
 	ruff format --check .
 	mypy
@@ -132,11 +132,11 @@ quick: check ## `make check` and the quick unit tests, in half a minute
 	python -m pytest tests/unit -n 2 -m 'not torch and not slow'
 
 .PHONY: hooks
-hooks: $(INSTALLED) ## have git run `make quick` before each push (lefthook.yml)
+hooks: $(INSTALLED) ## run `make quick` before every push (lefthook.yml)
 	lefthook install
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv with the locked dependencies
+install: $(INSTALLED) ## create .venv with the locked dependencies
 
 # Run every time: it does nothing where .venv is as the locks say, and leaves the file's date as it is.
 $(INSTALLED): FORCE
@@ -148,7 +148,7 @@ FORCE:
 # and macOS and each Python from 3.11: tests/unit/test_locks.py asks the resolver.
 .PHONY: lock
 lock: COMPILE := uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url
-lock: $(INSTALLED) ## lock the dependencies of pyproject.toml anew, for every platform; UPGRADE=--upgrade for newer versions
+lock: $(INSTALLED) ## regenerate the locks from pyproject.toml, for every platform; UPGRADE=--upgrade for newer versions
 	cat requirements-torch.lock requirements.lock > $(VENV)/all.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras -o $(VENV)/all.lock
 	grep -ohE '^torch(vision)?==[0-9.]+' $(VENV)/all.lock | $(COMPILE) - -c $(VENV)/all.lock -o requirements-torch.lock

@@ -1,8 +1,9 @@
-"""Bring the pictures of `data.source` into data/raw, as CLASS/NAME or SPLIT/CLASS/NAME; a rerun writes what changed.
+"""Fetch the pictures of `data.source` into data/raw; a rerun writes only what changed.
 
-    python -m data.fetch --explain PATH    how a folder or archive would be read; nothing is copied
+    python -m data.fetch --explain PATH    show how a folder or archive would be read; nothing is copied
 
-The new content is built beside data/raw and swapped in whole, so that a killed run leaves the former or none.
+Pictures become CLASS/NAME or SPLIT/CLASS/NAME. The new content is built beside data/raw and swapped in as a whole, so a
+killed run leaves the former pictures or none.
 """
 
 from __future__ import annotations

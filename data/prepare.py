@@ -1,7 +1,7 @@
-"""Check every picture of data/raw and write data/processed, data/manifest.csv and the reports: see data/README.md.
+"""Check and split the pictures of data/raw: writes data/processed, data/manifest.csv and the reports.
 
-Everything is built beside its place; the manifest goes first and comes last, so a killed run leaves the former
-result or none.
+Everything is built beside its final place. The manifest is removed first and written last, so a killed run leaves the
+former result or none. What is checked, and how pictures are split: data/PREPARE.md.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ NAMED = 10  # classes, in an error about many
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Prepare)
     loaded = params.load()
     section = params.override(loaded.prepare, parser.parse_args())

@@ -74,7 +74,7 @@ class Cluster:
         if reference is None:
             reference = self.installation.image
             if reference.endswith(manifests.UNRELEASED):
-                raise DeployError("no image is released yet in k8s/deployment.yaml: name one with --image")
+                raise DeployError("k8s/deployment.yaml names no released image yet: name one with --image")
         if "@sha256:" in reference:
             manifests.require_digest(reference)
             return Image.by_digest(reference)
@@ -84,7 +84,7 @@ class Cluster:
         deployment = self.kubectl.json("get", "deployment", self.installation.name, "--ignore-not-found")
         reference = deployment.get("metadata", {}).get("annotations", {}).get(PREVIOUS, "")
         if not reference:
-            raise DeployError(f"{self.name} remembers no former image: name one with --image")
+            raise DeployError(f"{self.name} has no previous image: name one with --image")
         return Image.by_digest(reference)
 
     def rehearse(self, image: Image) -> list[str]:
@@ -208,9 +208,9 @@ class Cluster:
         if self.overlay is None:
             manifests.pin(self.folder, image.reference, manifests.config_hash(self.folder))
             manifests.write_base(self.folder)
-            print("k8s/deployment.yaml names this image now, so that `kubectl apply -f k8s/` repeats it: commit it")
+            print("k8s/deployment.yaml now names this image, so that `kubectl apply -f k8s/` keeps it: commit the file")
         else:
-            print(f"name this image in {self.overlay} too, so that `kubectl apply -k` repeats it: {image.reference}")
+            print(f"name this image in {self.overlay} too, so that `kubectl apply -k` keeps it: {image.reference}")
 
     @cached_property
     def _outside(self) -> list[Object]:

@@ -1,21 +1,21 @@
-"""Roll the service out by digest, test it, and go back by itself when it is not as wanted.
+"""Roll out an image, test it, and go back automatically if a test fails.
 
     python k8s/deploy.py --type docker                       the champion's image, on this machine, port 3000
-    python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    by kubectl, in its current context
-    python k8s/deploy.py --type k8s --overlay FOLDER         as a Kustomize folder of your own has it
-    python k8s/deploy.py --type k8s --rollback               back to the image before
+    python k8s/deploy.py --type k8s --image REGISTRY/NAME:TAG    with kubectl, in its current context
+    python k8s/deploy.py --type k8s --overlay FOLDER         a Kustomize folder of your own
+    python k8s/deploy.py --type k8s --rollback               back to the previous image
 
-Without --image: docker takes the newest local image of the champion, k8s the image in the manifests. Exit 0 only if the
-wanted version answers; then models/deployments.jsonl has one line more, and after a failure too. Ctrl-C ends with 130,
-SIGTERM with 143, both after what ran before has been put back.
+Without --image, docker takes the newest local image of the champion, k8s the image in the manifests. Exit code 0 means
+that the wanted version answers. Good or failed, each roll-out adds a line to models/deployments.jsonl. Ctrl-C ends with
+130 and SIGTERM with 143, both after restoring what ran before.
 
 In the environment:
     DEPLOY_PORT   docker: port on 127.0.0.1 (default 3000)
-    DEPLOY_NAME   docker: what names of containers and networks begin with, for a second service on the machine
-    DEPLOY_URL    k8s: where the service answers once it is rolled out; without it a port is forwarded to a new pod
-    API_KEYS      the first key is sent, where the service wants one; and what else tests/smoke/smoke.py reads
-    MLFLOW_TRACKING_URI   an MLflow server: the registered model notes the roll-out too, and every machine's
-                  `python -m training.registry status` tells of it
+    DEPLOY_NAME   docker: prefix of container and network names, for a second service on the machine
+    DEPLOY_URL    k8s: where the service answers after the roll-out; without it a port is forwarded to a new pod
+    API_KEYS      the first key is sent; and what else tests/smoke/smoke.py reads
+    MLFLOW_TRACKING_URI   an MLflow server: the registered model records the roll-out too, and
+                  `python -m training.registry status` shows it on every machine
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def record(target: Target, image: Image, model: Lineage, result: str) -> None:
         try:
             deployments.share(done, tag.partition(":")[0], registry)
         except (ChampionError, deployments.DeploymentsError) as error:
-            print(f"not noted in the registry: {error}", file=sys.stderr)
+            print(f"not recorded in the registry: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def alone() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise DeployError("another deploy.py is at work from this folder: wait for it") from None
+        raise DeployError("another deploy.py is running from this folder: wait for it") from None
     finally:
         os.close(descriptor)
 
@@ -142,17 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python k8s/deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--type", required=True, choices=TARGETS, help="where to")
+    parser.add_argument("--type", required=True, choices=TARGETS, help="where to roll out")
     parser.add_argument("--image", metavar="REF", help="what to roll out: a tag (its digest is looked up) or a digest")
     parser.add_argument(
         "--overlay", type=Path, metavar="FOLDER", help="k8s: a Kustomize folder over k8s/, see k8s/overlays/"
     )
+    parser.add_argument("--no-tests", action="store_true", help="skip the smoke tests; still wait until it is ready")
+    parser.add_argument("--rollback", action="store_true", help="return to the previous image")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done")
     parser.add_argument(
-        "--no-tests", action="store_true", help="leave the smoke tests out; readiness is still waited for"
+        "--timeout", type=float, default=180.0, metavar="S", help="seconds to become ready (default 180)"
     )
-    parser.add_argument("--rollback", action="store_true", help="return to the previous digest")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to be ready (default 180)")
     parser.add_argument(
         "--force-conflicts", action="store_true", help="k8s: take over fields that Helm, Flux or another tool keeps"
     )
@@ -160,7 +160,7 @@ def main() -> None:
     if arguments.type == "docker" and (arguments.overlay or arguments.force_conflicts):
         parser.error("--overlay and --force-conflicts are for --type k8s")
     if arguments.rollback and arguments.image:
-        parser.error("--rollback knows its image, --image names another: give one of them")
+        parser.error("--rollback chooses the image itself: leave out --image")
     interrupts.install()
     try:
         act(Docker() if arguments.type == "docker" else cluster(arguments), arguments)

@@ -58,7 +58,7 @@ def resolve(reference: str) -> Image:
     try:
         [facts] = json.loads(call(["docker", "image", "inspect", reference]))
     except DeployError:
-        raise DeployError(f"there is no image {reference} on this machine: `make image` builds one") from None
+        raise DeployError(f"this machine has no image {reference}: run `make image`") from None
     labels = facts["Config"].get("Labels") or {}
     name = reference.partition("@")[0]
     repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
@@ -102,7 +102,7 @@ class Docker:
     def previous(self) -> Image:
         stopped = self._containers("exited")
         if not stopped:
-            raise DeployError("no former container is kept here: name an image with --image")
+            raise DeployError("there is no previous container here: name an image with --image")
         return resolve(_inspect(stopped[0])["Config"]["Labels"][IMAGE_LABEL])
 
     def rehearse(self, image: Image) -> list[str]:
@@ -187,7 +187,7 @@ class Docker:
     def _wait_ready(self, url: str, timeout: float) -> None:
         for _ in moments(timeout):
             if not _inspect(self.candidate)["State"]["Running"]:
-                raise DeployError(f"the new container ended by itself: {_last_words(self.candidate)}")
+                raise DeployError(f"the new container exited: {_last_words(self.candidate)}")
             if status_of(f"{url}/readyz") == 200 and _ready_behind(self.front, "candidate"):
                 return
         raise DeployError(f"the new container was not ready after {timeout:g} s: {_last_words(self.candidate)}")
@@ -277,7 +277,7 @@ def _image_of_champion() -> str:
         ["docker", "images", "--no-trunc", "--quiet", "--filter", "dangling=false", "--filter", label]
     ).split()
     if not newest:
-        raise DeployError(f"no image of the champion {tag} is on this machine: `make image` builds it")
+        raise DeployError(f"this machine has no image of the champion {tag}: run `make image`")
     return newest[0]
 
 

@@ -37,7 +37,9 @@ class Interrupts:
 
     def arrived(self, number: int, _frame: FrameType | None = None) -> None:
         if self.held:
-            print(f"{signal.Signals(number).name}: what ran before is put back first", file=sys.stderr, flush=True)
+            print(
+                f"{signal.Signals(number).name}: restoring what ran before, then stopping", file=sys.stderr, flush=True
+            )
         elif self.deferring:
             self.waiting = number
         else:

@@ -1,9 +1,11 @@
-"""Keep the manifests in step with what they repeat: `make manifests [IMAGE=REF@sha256:...] [CANARY=REF@sha256:...]`.
+"""Write released digests into the manifests, and update the copies that k8s/ keeps of other files.
+
+`make manifests [IMAGE=REF@sha256:...] [CANARY=REF@sha256:...]`:
 
 - k8s/deployment.yaml and k8s/monitoring/drift.yaml name the released image by its digest (IMAGE), the canary its own
   (CANARY), Deployments a hash of configmap.yaml. They are edited in place, comments stay; commit them.
 - k8s/monitoring/prometheusrule.yaml and dashboards.yaml hold monitoring/alerts.yml and the Grafana dashboards.
-- k8s/overlays/base/ holds k8s/*.yaml: Kustomize takes no base that contains the overlay.
+- k8s/overlays/base/ holds k8s/*.yaml, because Kustomize takes no base that contains the overlay.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def with_image(objects: list[Object], image: str) -> list[Object]:
 def require_digest(image: str) -> None:
     """ManifestError unless `image` is NAME@sha256:..., which always means the same bytes."""
     if not DIGEST.fullmatch(image):
-        raise ManifestError(f"{image!r} may mean another image tomorrow: name it by digest, NAME@sha256:...")
+        raise ManifestError(f"{image!r} may be a different image tomorrow: name it by digest, NAME@sha256:...")
 
 
 def config_hash(folder: Path = FOLDER) -> str:
@@ -144,7 +146,9 @@ def _dump(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m k8s.manifests", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m k8s.manifests", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image", metavar="REF", help="released image by digest, into k8s/deployment.yaml")
     parser.add_argument("--canary", metavar="REF", help="challenger's image by digest, into k8s/canary/deployment.yaml")
     arguments = parser.parse_args()
@@ -154,7 +158,7 @@ def main() -> None:
     pin(FOLDER / "canary", arguments.canary)
     for path, text in generated().items():
         write_text(path, text)
-    print("the manifests are in step")
+    print("the manifests are up to date")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The Grafana dashboards, as code: `python -m monitoring.dashboards` writes grafana/dashboards/*.json.
+"""Generate the Grafana dashboards: grafana/dashboards/*.json.
 
-    service    what is promised, how much comes in, what goes wrong, how long it takes, how full it is
-    model      which version answers, what it says, how sure it is, how right it is, whether the pictures change
+    service    objectives, traffic, errors, latency, saturation
+    model      which version answers, with what, how confidently and how accurately; whether the pictures change
 
-Edit here, run the command and `make manifests`, commit all. Grafana reads the JSON by the provisioning beside it.
+Edit this file, run the command and `make manifests`, and commit all of it. Grafana reads the JSON through the
+provisioning beside it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Do the pictures that are sent still look like those the served model was validated on?
+"""Check production's pictures for drift (check), and how often that check is wrong (simulate).
 
-`check` compares a window of the request log with the reference in the model folder (monitoring.shift says how), and
-leaves its finding beside the log as drift.json, from which the service makes metrics. There a verdict stands until a
-check of the same model has pictures enough for another one. Only checks of the served model with the parameters of
-params.yaml are recorded there. `simulate` shows how often the check alarms without drift, and which drifts of which
-size it finds.
+`check` compares a window of the request log with the reference in the model folder (monitoring.shift). It writes its
+verdict to drift.json next to the log, from which the service makes metrics. The verdict stands until a check of the
+same model has enough pictures for a new one. Only checks of the served model with the parameters of params.yaml are
+recorded. `simulate` measures how often the check alarms without drift, and which drifts it detects.
 
-Exit codes of `check`: 0 no drift, 1 an error, 2 wrong usage, 3 drift, 4 too few pictures to tell.
+Exit codes of `check`: 0 no drift, 1 error, 2 wrong usage, 3 drift, 4 too few pictures.
 """
 
 from __future__ import annotations
@@ -222,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "python -m monitoring.drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(required=True)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
     text = "Compare a window of the request log with the reference of the served model."
     one = commands.add_parser("check", help=text, description=text)
     one.set_defaults(do=_do_check)
@@ -231,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--dry-run", action="store_true", help="leave LOG_DIR/drift.json, and so the metrics, alone")
     one.add_argument("--report", type=Path, help="write a page with plots to this HTML file")
     one.add_argument("--exit-zero", action="store_true", help="exit 0 also on drift and with too few pictures")
-    text = "How often does the check alarm without drift, and what does it find? Prints a table."
+    text = "Measure how often the check alarms without drift, and which drifts it finds."
     two = commands.add_parser("simulate", help=text, description=text)
     two.set_defaults(do=_do_simulate)
     two.add_argument("--pictures", type=Path, required=True, help="class folders; the model must not know the pictures")

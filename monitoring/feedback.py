@@ -1,11 +1,11 @@
-"""What people said of predictions: live accuracy by model version, and labelled pictures to train on.
+"""Use the feedback on predictions: live accuracy (report), labelled training pictures (export).
 
     python -m monitoring.feedback report [--since 2026-11-01] [--json]
     python -m monitoring.feedback export [--with data/raw] [--out labelled] [--since 2026-11-01]
 
-`export` writes the kept pictures (capture.sample_rate) that have feedback as labelled/CLASS/NAME, with --with beside
-those of a class tree (train/ and test/ stay apart; the labelled ones go to train/). With data.source: folder and
-data.path: labelled in params.yaml the pipeline trains on all of them, and the candidate meets the gate like any.
+`export` writes the captured pictures (capture.sample_rate) that have feedback to labelled/CLASS/NAME. With --with it
+adds those of a class tree (train/ and test/ stay separate; labelled ones go to train/). Set data.source: folder and
+data.path: labelled in params.yaml, and the pipeline trains on all of them; the candidate faces the gate as usual.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
     staged = fresh(out.with_name(out.name + ".part"))
     try:
         _link(former.pictures, staged)
-        for path, label in Bar(labels.items(), "export", unit="picture"):
+        for path, label in Bar(labels.items(), "exporting", unit="picture"):
             data = _read(store, f"{root}/{path}", done)
             if data is not None:
                 _write(data, staged / targets[label], PurePosixPath(path))
@@ -132,7 +132,7 @@ def export(said: Iterable[Mapping[str, Any]], captured: str, out: Path, former: 
 
 def _link(pictures: Mapping[str, Path], staged: Path) -> None:
     """Have pictures of another folder in `staged` too, without a second copy where the file system can do that."""
-    for name, path in Bar(pictures.items(), "former", unit="picture"):
+    for name, path in Bar(pictures.items(), "linking former ones", unit="picture"):
         target = staged / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -261,12 +261,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "python -m monitoring.feedback", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(required=True)
-    text = "Live accuracy by model version."
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    text = "Show the live accuracy of each model version."
     one = commands.add_parser("report", help=text, description=text)
     one.set_defaults(do=_do_report)
     one.add_argument("--json", action="store_true", help=JSON_HELP)
-    text = "Write the labelled pictures as a folder that data.source=folder takes."
+    text = "Write the labelled pictures as a folder for data.source=folder."
     two = commands.add_parser("export", help=text, description=text)
     two.set_defaults(do=_do_export)
     two.add_argument("--out", type=Path, default="labelled", help="folder to make (default %(default)s)")

@@ -1,12 +1,12 @@
-"""Does the service still answer as its model card says? Labelled pictures are sent to it, or scored offline.
+"""Compare a running service with its model card, on labelled pictures.
 
-Three things are errors (exit code 1): the service serves another model than is examined here; train/serve skew, that is
-probabilities unlike those of the same model offline; an accuracy surely below the interval on the model card. With
---check-drift the exit code is 3 when the request log drifted (monitoring.drift) and nothing else is wrong.
+Without --url, the pictures are scored offline. Three findings are errors (exit code 1): the service serves another
+model than is examined here; train/serve skew, that is, other probabilities than the same model gives offline; an
+accuracy significantly below the interval on the model card. With --check-drift the exit code is 3 if only the request
+log drifted (monitoring.drift).
 
-A service that asks for an API key gets the one in the environment variable API_KEY, or else the first of API_KEYS or
-API_KEYS_FILE. The pictures that are sent count neither in the drift check nor in what the page says of production
-(monitoring.request_log.CHECK_PREFIX).
+The API key is API_KEY of the environment, or else the first of API_KEYS or API_KEYS_FILE. The pictures sent count
+neither in the drift check nor in what the report says of production (monitoring.request_log.CHECK_PREFIX).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def judge(model: Served, pictures: Sequence[PictureFile], folder: str, client: C
     classes = model.folder.classes
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda picture: client.answer(picture.path, classes), pictures)
-        answers, milliseconds = zip(*Bar(found, "ask", len(pictures), unit="picture"), strict=True)
+        answers, milliseconds = zip(*Bar(found, "asking the service", len(pictures), unit="picture"), strict=True)
     rows = table(classes, pictures, answers)
     skew = compare(rows, score(model.folder, pictures), classes)
     return Judged(model, client.url, folder, rows, skew, milliseconds)

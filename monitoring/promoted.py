@@ -1,15 +1,15 @@
-"""MLflow's webhook `model_version_alias.created` releases the new champion: `python -m monitoring.promoted`.
+"""Release the new champion when MLflow's webhook reports one: a webhook receiver.
 
-Promotion and rollback both move the alias, so both reach production. An event is only a hint: the registry itself is
-asked who is champion, and what its tags say of the gate; `registry pull`, with which every release begins, then demands
-the gate's own record. Everything that came, and what came of it, is a line of the
-file of events. `python -m monitoring.relay` takes the same webhook where WEBHOOK_SECRET_FILE is set.
+Promotion and rollback both move the alias, so both reach production. The event (`model_version_alias.created`) is
+only a hint: the registry itself is asked who is champion, and what its tags say about the gate. `registry pull`, with
+which every release begins, then demands the gate's own record. Every event and its outcome is a line of the file of
+events. `python -m monitoring.relay` takes the same webhook if WEBHOOK_SECRET_FILE is set.
 
-    WEBHOOK_SECRET_FILE   file of the secret that the webhook was made with in MLflow
+    WEBHOOK_SECRET_FILE   file with the secret that the webhook was created with in MLflow
     MODEL_NAME            the registered model, register.name of params.yaml
     MLFLOW_TRACKING_URI   the registry, with MLflow's variables for a login (training/model/server.py)
     EVENTS_FILE           logs/champions.jsonl unless set
-    RELEASE_COMMAND       what releases the champion from this machine, such as
+    RELEASE_COMMAND       releases the champion from this machine, such as
                           sh -c 'python -m training.registry pull && make image && python k8s/deploy.py --type docker';
                           CHAMPION_VERSION and CHAMPION_SHA256 are in its environment
     GITHUB_REPOSITORY, GITHUB_TOKEN_FILE, GITHUB_API_URL

@@ -1,15 +1,15 @@
-"""Alertmanager's drift alert starts the retrain workflow: `python -m monitoring.relay`.
+"""Start the retrain workflow when Alertmanager reports drift: a webhook receiver.
 
-GitHub takes a `repository_dispatch` only in its own shape, which no webhook of Alertmanager has; this passes one on as
-the other. It holds the only token that may start the workflow, and takes only requests that carry its own token. One
-drift starts one retraining, however often Alertmanager tells of it.
+GitHub takes a `repository_dispatch` only in its own format, which no webhook of Alertmanager has; this translates. It
+holds the only token that may start the workflow, and accepts only requests that carry its own token. One drift starts
+one retraining, however often Alertmanager repeats the alert.
 
     GITHUB_REPOSITORY   owner/name
-    GITHUB_TOKEN_FILE   file of a fine-grained token for that repository: contents, read and write
+    GITHUB_TOKEN_FILE   file with a fine-grained token for that repository: contents, read and write
     GITHUB_API_URL      https://api.github.com, unless it is an enterprise server
-    RELAY_TOKEN_FILE    file of what Alertmanager must send as bearer token
-    RELAY_STATE_FILE    file that is written, of the drifts that started a retraining; without it a restart forgets them
-    WEBHOOK_SECRET_FILE and what else `python -m monitoring.promoted --help` says: takes MLflow's webhook too
+    RELAY_TOKEN_FILE    file with the bearer token that Alertmanager must send
+    RELAY_STATE_FILE    remembers which drifts started a retraining; without it a restart forgets them
+    WEBHOOK_SECRET_FILE and the rest of `python -m monitoring.promoted --help`: accepts MLflow's webhook too
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
         return [_seen(classifier, known, each, how) for each in images]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        rows = list(Bar(pool.map(one, range(len(files))), "pictures", len(files), unit="picture"))
+        rows = list(Bar(pool.map(one, range(len(files))), "altering", len(files), unit="picture"))
     samples = [_sample(seen, known.max_short_side) for seen in zip(*rows, strict=True)]
     first = np.array([file.label == model.folder.classes[0] for file in files])
     return Pool(samples[0], dict(zip(CHANGES, samples[1:], strict=True)), first)
@@ -225,7 +225,7 @@ def rows(model: Served, known: Reference, folder: Path, plan: Plan) -> list[Row]
         raise SimulationError(f"{folder} holds {len(pool.plain)} pictures, {least} of the first class: too few")
     found: list[Row] = []
     total = len(plan.sizes) * (2 * plan.windows + len(SHIFTS) * plan.shifted_windows)
-    with Bar(total=total, desc="windows", unit="window") as bar:
+    with Bar(total=total, desc="checking", unit="window") as bar:
         for size in plan.sizes:
             of_size = _rows(pool, own, count, size, model.folder.classes[0], plan, bar)
             found += of_size

@@ -1,8 +1,8 @@
-"""Run a command as on a machine that has Python, make and git and nothing else: `python -m tests.bare make test`.
+"""Run a command as on a machine with nothing but Python, make and git.
 
-The project as it is here, uncommitted changes too, is copied into a folder that has no neighbours. PATH holds nothing
-but links to what Debian's smallest system has beside python3-venv, make and git. HOME cannot exist, so no configuration
-of a user helps. The dependencies are those of this environment.
+`python -m tests.bare make test`. The project as it is here, uncommitted changes too, is copied into a folder without
+neighbours. PATH holds nothing but links to what Debian's smallest system has beside python3-venv, make and git. HOME
+cannot exist, so no user's configuration helps. The dependencies are those of this environment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Install the real parts that some tests need: `python -m tests.tools [PART ...]`, or `make tools`.
+"""Install the real parts that some tests need: what `make tools` does.
 
-The list is that of tests/parts.py; what is here already stays as it is. Packages of Debian and Ubuntu take root or
-sudo. On other systems the commands that bring the parts are printed instead.
+The list is tests/parts.py; what is installed already stays as it is. Packages of Debian and Ubuntu need root or sudo.
+On other systems the commands are printed instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The model card as a document to read (Mitchell et al. 2019): models/model/model_card.json as Markdown.
+"""Write the model card (models/model/model_card.json) as Markdown, after Mitchell et al. 2019.
 
-python -m training.card                                  # of the model that the pipeline made last, on stdout
-python -m training.card --out training/gate/MODEL_CARD.md     # the one in the repository, of the embedded sample
+python -m training.card                                       of the model the pipeline made last, to stdout
+python -m training.card --out training/gate/MODEL_CARD.md     the one in the repository, of the embedded sample
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def _head(card: dict[str, Any], sha256: str) -> str:
         ("architecture", _words(card["architecture"])),
         ("classes", _words(", ".join(card["classes"]))),
         ("precision", _words(card.get("precision", "fp32"))),
-        ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, the middle square"),
-        ("made", _words(lineage["created"])),
-        ("code", f"{_code(lineage['git_commit'])}{' with changes beside it' if lineage['git_dirty'] else ''}"),
+        ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, centre crop"),
+        ("created", _words(lineage["created"])),
+        ("code", f"{_code(lineage['git_commit'])}{' with uncommitted changes' if lineage['git_dirty'] else ''}"),
         ("parameters", f"{_code(lineage['params_hash'])}, seed {lineage['seed']}"),
         ("identity", f"SHA-256 of model.onnx: `{sha256}`"),
         ("licence", "MIT"),
@@ -79,14 +79,14 @@ def _use(card: dict[str, Any]) -> str:
     abstention = card["abstention"]
     return f"""## Use
 
-Says which of its classes a photograph shows. Every picture gets one of them, or "not sure": when the calibrated
-confidence is below {abstention["confidence_threshold"]:.4f} (on the validation split, at most \
-{abstention["risk"]:.0%} of the answers above it are wrong), or when
-the picture is unlike those it learnt from.
+Says which of its classes a photograph shows, or "not sure". It is not sure when the calibrated confidence is below
+{abstention["confidence_threshold"]:.4f} (on the validation split, at most {abstention["risk"]:.0%} of the answers \
+above it are wrong),
+or when the picture is unlike its training pictures.
 
-Not for: pictures of anything else (how many are called unfamiliar is measured below, none is promised), several
-classes in one picture,
-decisions about people, or any use in which a wrong label does harm and nobody looks again.
+Not intended for pictures of anything else (how many are recognised as unfamiliar is measured below, without a
+guarantee), several classes in one picture, decisions about people, or any use in which a wrong label does harm and
+nobody checks.
 """
 
 
@@ -113,7 +113,7 @@ def _figures(metrics: dict[str, Any]) -> str:
             f"{metrics['calibration_error']:.4f}",
             f"15 bins; {metrics['calibration_error_before_temperature']:.4f} before temperature scaling",
         ),
-        ("answered", f"{given['answered']:.4f}", 'the rest is "not sure"'),
+        ("answered", f"{given['answered']:.4f}", 'the others are "not sure"'),
         ("accuracy of the answers", f"{given['accuracy_of_answers']:.4f}", 'without "not sure"'),
     ]
     names = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "top_5_accuracy": "top-5 accuracy"}
@@ -124,13 +124,13 @@ def _figures(metrics: dict[str, Any]) -> str:
         if isinstance(value, int | float)
     ]
     parts = [
-        "## Figures\n",
+        "## Metrics\n",
         _table(("measured on the test split", "", ""), main),
         _classes(metrics["per_class"]),
         _weak(metrics.get("weak_classes", [])),
         _confusions(metrics),
     ]
-    return "\n".join([*parts, _table(("further", ""), further)] if further else parts)
+    return "\n".join([*parts, _table(("other metrics", ""), further)] if further else parts)
 
 
 def _classes(figures: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def _confusions(metrics: dict[str, Any]) -> str:
         (_words(one["is"]), _words(one["says"]), str(one["pictures"]), f"{one['share']:.1%}")
         for one in metrics["confused"]
     ]
-    return _table(("is", "taken for", "pictures", "share of its pictures"), pairs)
+    return _table(("true class", "mistaken for", "pictures", "share of the class"), pairs)
 
 
 def _weak(classes: Sequence[dict[str, Any]]) -> str:
@@ -173,7 +173,7 @@ def _weak(classes: Sequence[dict[str, Any]]) -> str:
         )
         for row in classes
     ]
-    head = ("surely below the average class", "recall", "pictures", "most often taken for")
+    head = ("significantly below average", "recall", "pictures", "most often mistaken for")
     return _table(head, rows) if rows else ""
 
 
@@ -186,9 +186,11 @@ def _others(metrics: dict[str, Any]) -> str:
         )
         for kind, found in metrics.get("other_things", {}).items()
     ]
-    head = ("kind", "pictures", "AUROC of novelty", "AUROC of lacking confidence", 'answered "not sure"')
-    text = "How well they are told from the test pictures; `training/evaluation/ood/README.md` is their data card.\n"
-    return f"## Pictures of other things\n\n{text}\n{_table(head, rows)}" if rows else ""
+    head = ("kind", "pictures", "AUROC of novelty", "AUROC of low confidence", 'answered "not sure"')
+    text = (
+        "How well they are told apart from the test pictures. Their data card: `training/evaluation/ood/README.md`.\n"
+    )
+    return f"## Out-of-distribution pictures\n\n{text}\n{_table(head, rows)}" if rows else ""
 
 
 def _behaviour(metrics: dict[str, Any]) -> str:
@@ -204,9 +206,11 @@ def _behaviour(metrics: dict[str, Any]) -> str:
         for name, one in found["direction"].items()
     ]
     minimum = found["minimum"]
-    named = f"Of {minimum['pictures']} test pictures that anyone recognises, {minimum['right']} are answered right.\n"
+    named = (
+        f"Of {minimum['pictures']} test pictures that anyone recognises, {minimum['right']} are classified correctly.\n"
+    )
     parts = [
-        f"## Behaviour\n\nOf {found['pictures']} test pictures, changed.\n",
+        f"## Behaviour\n\nOn altered copies of {found['pictures']} test pictures.\n",
         _table(("must not matter", "same answer", "mean change of its probability"), same),
         _table(("must lower the confidence", "before", "after", "mean difference"), less),
     ]
@@ -236,12 +240,12 @@ def _head_choice(head: dict[str, Any] | None) -> str:
         )
         for row in head["table"]
     ]
-    names = ("levels", "views", "strength", "log-loss", "of changed pictures", "AUROC to pieces", "error", "")
+    names = ("levels", "views", "strength", "log-loss", "log-loss, altered", "AUROC, scrambled", "error", "")
     curve = ", ".join(f"{1 - point['accuracy']:.4f} of {point['pictures']}" for point in head["learning_curve"])
     tuning = f"Fine-tuning: {head['finetuning']['said']}.\n" if head.get("finetuning") else ""
     told = (
-        "Cross-validated on the training split. Changed: sharper, softer, darker, brighter, grainy, poor JPEG; in\n"
-        "pieces: the same pictures cut up, which should get less confidence.\n"
+        "Cross-validated on the training split. Altered pictures: sharper, softer, darker, brighter, grainy, strongly\n"
+        "compressed. Scrambled ones: the same pictures cut into pieces, which should get less confidence.\n"
     )
     return (
         f"## How the head was chosen\n\n{told}\n{_table(names, rows)}\nError by training pictures: {curve}.\n{tuning}"
@@ -258,17 +262,17 @@ def _limits(card: dict[str, Any]) -> str:
     agreement = f"differ by at most {parity['max_difference']:.1g} in probability on {parity['pictures']} pictures."
     if change:
         agreement = (
-            f"agree, but for rounding to int8: {change['label_changes']:.2%} other answers, "
+            f"agree, apart from rounding to int8: {change['label_changes']:.2%} of the answers differ, "
             f"accuracy in fp32 {change['accuracy_fp32']:.4f}."
         )
     return f"""## Limits
 
-- The figures hold for pictures like those of the test split. Live accuracy from feedback, and drift checks, say whether
-  the pictures that come are still like them (`monitoring/`).
-- A heat map shows where evidence lay (class-activation map), not why it counts.
+- The metrics hold for pictures like those of the test split. Live accuracy from feedback and drift checks show whether
+  production's pictures are still like them (`monitoring/`).
+- A heat map shows where the evidence was (class-activation map), not why it counts.
 - ONNX Runtime and torch {agreement}
 - {len(card["self_check"])} test pictures and {len(card.get("mistakes", []))} thumbnails of mistakes travel with the \
-model: whoever has it can see them.
+model; anyone who has the model can see them.
 """
 
 
@@ -288,7 +292,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.card", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, nargs="?", default=MODEL_FOLDER, help=f"model folder ({MODEL_FOLDER})")
     parser.add_argument("--out", type=Path, help="write there instead of to stdout")
     arguments = parser.parse_args()

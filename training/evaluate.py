@@ -1,8 +1,8 @@
-"""Judge the trained weights on the untouched test split, and set what serving needs: temperature and thresholds.
+"""Evaluate the trained model on the test split, and set temperature and thresholds for serving.
 
-Temperature and thresholds come from the validation split, every figure from the test split:
-model_performance.json (metrics for DVC and MLflow), models/predictions.csv (each answer) and models/plots/*.png.
-What is judged is the ONNX graph that export ships, models/backbone.onnx, in the precision that serves.
+Temperature and thresholds come from the validation split, all figures from the test split: model_performance.json
+(metrics for DVC and MLflow), models/predictions.csv (every answer) and models/plots/*.png. What is evaluated is the
+ONNX graph that export ships, models/backbone.onnx, in the precision that serves.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def _write_predictions(rows: Sequence[Picture], probs: Floats, classes: tuple[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Evaluate)
     arguments = parser.parse_args()
     settings = params.load()

@@ -1,4 +1,4 @@
-"""Write the model folder: the evaluated weights as ONNX, the model card, the reference, pictures, checksums.
+"""Export the evaluated model: ONNX graph, model card, drift reference, pictures, checksums.
 
 The ONNX graph holds everything between the preprocessed picture and the answer: normalisation, network, temperature,
 novelty. It is the graph that was evaluated, in fp32 or int8, with the head on top. In fp32 torch and ONNX Runtime must
@@ -176,13 +176,15 @@ def _self_check(folder: ModelFolder, rows: Sequence[Picture]) -> list[dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Export)
     arguments = parser.parse_args()
     settings = params.load()
     folder = export(settings.model_copy(update={"export": params.override(settings.export, arguments)}))
     card = json.loads((folder / CARD_FILE).read_text())
-    print(f"{folder}: ONNX Runtime and what was evaluated differ by at most {card['parity']['max_difference']:.1g}")
+    print(f"{folder}: ONNX Runtime matches the evaluation to within {card['parity']['max_difference']:.1g}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Bento and image of the champion: `bentoml build`, then `bentoml containerize`, under a tag that says what is inside.
+"""Build the champion's Bento and container image.
 
 The tag is VERSION-MODEL-COMMIT: version in MLflow, start of the model's hash, commit of the code. The same three give
-the same Bento, so a Bento that is there is not built again; with uncommitted changes the tag ends in `-dirty`, and
-such a Bento is replaced.
+the same Bento, so an existing Bento is not built again. With uncommitted changes the tag ends in `-dirty`, and such a
+Bento is replaced.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _run(*command: str, folder: Path = Path()) -> None:
     except FileNotFoundError:
         raise ImageError(f"{command[0]} is not installed: run `make install`") from None
     if code:
-        raise ImageError(f"`{' '.join(command)}` failed with exit code {code}: its last lines above say why")
+        raise ImageError(f"`{' '.join(command)}` failed with exit code {code}: the last lines above say why")
 
 
 def size(image: str) -> int:
@@ -126,7 +126,9 @@ def size(image: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.image", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tag", action="append", help="reference of the image (default: the Bento's tag); repeatable")
     parser.add_argument("--opt", action="append", default=[], help="option of the builder: label=KEY=VALUE, no-cache")
     arguments = parser.parse_args()

@@ -201,7 +201,7 @@ class Installer:
         environment = {name: text for name, text in self.environment.items() if not (index and name in OTHER_INDEXES)}
         if code := subprocess.run(command, env=environment, check=False).returncode:
             raise InstallError(
-                f"{'uv' if self.uv else 'pip'} failed ({code}), see above; what is installed stays: run it again"
+                f"{'uv' if self.uv else 'pip'} failed ({code}), see above; what is installed stays; run it again"
             )
 
 
@@ -209,7 +209,7 @@ def chosen_torch(installer: Installer, environment: Mapping[str, str]) -> str:
     """`cpu` or `cuda` on Linux, `any` elsewhere: the locks hold one build there. Tells of a large download."""
     asked, index = environment.get("TORCH", ""), environment.get("TORCH_INDEX", "")
     if asked not in ("", "cpu", "cuda"):
-        raise InstallError(f"TORCH={asked} is not known: cpu or cuda")
+        raise InstallError(f"TORCH={asked} is unknown: use cpu or cuda")
     if index or platform.system() != "Linux":
         return "cpu" if index else "any"
     if asked == "cuda" or (not asked and has_nvidia()):
@@ -218,11 +218,9 @@ def chosen_torch(installer: Installer, environment: Mapping[str, str]) -> str:
         return "cpu"
     advice = "TORCH_INDEX=ADDRESS of an index with CPU builds (the page Get Started of pytorch.org names one)"
     if asked == "cpu":
-        raise InstallError(f"no index that pip knows has a CPU build of torch {pins()['torch']}: {advice}")
-    print(
-        "No NVIDIA device here, but the indexes that pip knows have no CPU build of torch. The CUDA build, which runs"
-    )
-    print(f"on the CPU too, takes {DOWNLOAD_GB} GB to download and {DISK_GB} GB on disk; a tenth of that with")
+        raise InstallError(f"none of pip's indexes has a CPU build of torch {pins()['torch']}: {advice}")
+    print("This machine has no NVIDIA device, but none of pip's indexes has a CPU build of torch. The CUDA build runs")
+    print(f"on the CPU too: {DOWNLOAD_GB} GB to download, {DISK_GB} GB on disk. A CPU build takes a tenth of that:")
     print(f"make install {advice}", flush=True)
     return "cuda"
 
@@ -265,7 +263,7 @@ def make(environment: Mapping[str, str]) -> None:
 
 def remove(reason: str) -> None:
     """Remove .venv, or the link that it is; what a link leads to stays."""
-    print(f"{VENV} is made anew: {reason}", flush=True)
+    print(f"{VENV} is recreated: {reason}", flush=True)
     if VENV.is_symlink():
         VENV.unlink()
     else:
@@ -278,7 +276,7 @@ def main() -> int:
     if version not in PYTHONS:
         known = ", ".join("{}.{}".format(*one) for one in PYTHONS)
         print(
-            f"Python {known} will do; {sys.executable} is {version[0]}.{version[1]}: make PYTHON=/path/to/python",
+            f"Python {known} are supported; {sys.executable} is {version[0]}.{version[1]}: make PYTHON=/path/to/python",
             file=sys.stderr,
         )
         return 1
@@ -289,7 +287,7 @@ def main() -> int:
         print(f"install: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninstall: interrupted; what is installed stays, the next make goes on", file=sys.stderr)
+        print("\ninstall: interrupted; what is installed stays, and the next make continues", file=sys.stderr)
         return 130
     return 0
 

@@ -143,7 +143,7 @@ class Register(Section):
         """MLflow, BentoML's tags, image references and Kubernetes' labels all carry the name."""
         if not re.fullmatch("[a-z0-9]+([._-][a-z0-9]+)*", name) or len(name) > NAME_LENGTH:
             raise ValueError(
-                f"a name has at most {NAME_LENGTH} lower-case letters and digits, with single . _ - between them"
+                f"a name has at most {NAME_LENGTH} lower-case letters and digits, separated by single . _ or -"
             )
         return name
 

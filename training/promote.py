@@ -1,10 +1,11 @@
-"""The gate before the alias: judge models/model against the champion, and move `champion` only if it passes.
+"""Judge models/model against the champion, and make it champion only if it passes the gate.
 
-A verdict is always written: the table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
-run. Every reader demands it (training.model.judged): `champion` that was moved by hand to an unjudged version is not
-served. `--version N` judges that version, and gives the alias back if it fails. Exit code 0: it is the champion (now
-or already). Exit code 1: it was kept out, the reasons are on stdout. With --in-pipeline, as dvc.yaml calls it, keeping
-a champion is a good end as well.
+The verdict is always recorded: table on stdout, models/verdict.json, tags on the MLflow version, an artifact of its
+run. Everything that serves demands it (training.model.judged), so a version that was made `champion` by hand is not
+served. `--version N` judges that version, and restores the alias if it fails.
+
+Exit code 0: it is the champion, now or already. Exit code 1: it was rejected; the reasons are on stdout. With
+--in-pipeline, as dvc.yaml calls it, keeping the former champion counts as success too.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class Outcome:
         if self.verdict is None:
             return f"{self.candidate} is already the champion"
         if self.kept_out:
-            kept = f"kept the champion: {self.champion}" if self.champion else "there is still no champion"
-            lines = [f"{kept}; {self.candidate} was kept out:", *self.verdict.reasons]
+            kept = f"kept the champion: {self.champion}" if self.champion else "there is no champion yet"
+            lines = [f"{kept}; {self.candidate} was rejected:", *self.verdict.reasons]
             if self.verdict.advice:
                 lines += ["what would probably help:", *self.verdict.advice]
             return "\n  ".join(lines)
@@ -224,7 +225,9 @@ def _registered_folder(settings: params.Params, number: str) -> ModelFolder:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.promote", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.promote", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--in-pipeline", action="store_true", help="exit 0 also when the champion is kept")
     parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
     parser.add_argument("--reason", metavar="TEXT", help="why the gate is overruled; recorded with the version")

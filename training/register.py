@@ -1,9 +1,9 @@
-"""Register models/model: one MLflow run and version, and the same bytes in the BentoML model store.
+"""Register models/model: a version in MLflow, and the same bytes in the BentoML model store.
 
-This stage always runs, because DVC may restore a cached model without running the stages that made it. Every step
-asks first what is there already, by the model's identity (the hash of model.onnx): the same model is registered once,
-however often this runs and wherever a former run was killed. The order of the steps is the order in which a reader may
-rely on them: the run with its artifacts, then the version, then the BentoML model, then the alias `challenger`.
+This stage runs every time, because DVC may restore a cached model without running the stages that made it. Every step
+first checks whether it is done already, by the model's identity (the hash of model.onnx). So a model is registered
+once, however often this runs and wherever a former run was killed. The steps are in the order in which readers rely on
+them: the run with its artifacts, the version, the BentoML model, the alias `challenger`.
 """
 
 from __future__ import annotations
@@ -325,7 +325,9 @@ def register(folder: ModelFolder, settings: params.Register) -> Version:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.register", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.register", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Register)
     settings = params.override(params.load().register_, parser.parse_args())
     folder = open_candidate()

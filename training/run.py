@@ -1,4 +1,4 @@
-"""The main job of `make run`: pictures -> champion -> service, with a first prediction to show that it works."""
+"""Run the pipeline, serve the champion and show a first prediction: what `make run` does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunError(ExpectedError):
 def pipeline() -> None:
     """`dvc repro`: what changed is made again, the rest is kept."""
     if subprocess.run(["dvc", "repro"], check=False).returncode:
-        raise RunError("the pipeline stopped: its last lines above say where and why")
+        raise RunError("the pipeline failed; the last lines above say where and why")
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def wait_until_ready(port: int, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise RunError("the service did not start: its last lines above say why")
+            raise RunError("the service did not start; the last lines above say why")
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"http://{HERE}:{port}/readyz", timeout=2).ok and ports.is_held_by(port, child.pid):
                 return
@@ -91,7 +91,9 @@ def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.run", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=ports.number, default=3000, help="port of the service (default 3000)")
     arguments = parser.parse_args()
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
@@ -112,7 +114,7 @@ def main() -> None:
         except KeyboardInterrupt:
             print("\nstopping")
             return
-        raise RunError("the service ended by itself: its last lines above say why")
+        raise RunError("the service stopped unexpectedly; the last lines above say why")
 
 
 if __name__ == "__main__":

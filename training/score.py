@@ -1,11 +1,11 @@
-"""Score many pictures with a model folder, on all cores: all answers in a table, the accuracy where labels are known.
+"""Score many pictures on all cores: every answer in a table, and the accuracy if labels are known.
 
     python -m training.score FOLDER                        CLASS/NAME.jpg: accuracy with its interval
-    python -m training.score FOLDER --out scores.parquet   and every answer; without class folders the answers alone
+    python -m training.score FOLDER --out scores.parquet   every answer too; without class folders only the answers
     python -m training.score list.csv --out scores.csv     a table with a column `path`, and `label` or `class` if known
 
-The pictures are read as the service reads them; one that it would refuse has the reason in the column `refused`. Folder
-names become class names as in params.yaml (data.rename). A run that was cut off continues when it is started again.
+Pictures are read as the service reads them. One that the service would reject has the reason in the column `refused`.
+Folder names become class names as in params.yaml (data.rename). An interrupted run continues when started again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def score(folder: ModelFolder, pictures: Sequence[PictureFile], kept: Path | Non
     """
     classifier = Classifier(folder)
     parts = Parts.open(kept, identity(folder, pictures))
-    with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="score", unit="picture") as bar:
+    with ThreadPoolExecutor(usable_cores()) as pool, Bar(total=len(pictures), desc="scoring", unit="picture") as bar:
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
             if start not in parts.done:
@@ -130,7 +130,7 @@ class Parts:
 def identity(folder: ModelFolder, pictures: Sequence[PictureFile]) -> str:
     """What the scores depend on, as a hash: the model, and each file by its name, size and time of change."""
     known = hashlib.sha256(f"{folder.sha256} {folder.preprocessing} {CHUNK}\n".encode())
-    for picture in Bar(pictures, "look", unit="picture", leave=False):
+    for picture in Bar(pictures, "listing", unit="picture", leave=False):
         try:
             file = picture.path.stat()
         except OSError as error:

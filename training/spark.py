@@ -1,12 +1,12 @@
-"""Score more pictures than one machine can: the registered model over a folder of files, on Spark.
+"""Score pictures on Spark with the registered model, when one machine is not enough.
 
-    pip install 'pyspark>=4,<5'                              (and Java 17; it is not in the locks)
+    pip install 'pyspark>=4,<5'                              (and Java 17; not in the locks)
     python -m training.spark FOLDER --out scores             on all cores of this machine
     PYSPARK_SUBMIT_ARGS='--master spark://HOST:7077 pyspark-shell' python -m training.spark s3a://B/IN --out s3a://B/OUT
 
-FOLDER and --out are whatever Spark reads and writes. Parquet with a row for each file: path, label and one probability
-for each class; a picture that is refused has a path and nothing else. The workers need the packages that the model
-names (its requirements.txt), and a registry or storage that they reach.
+FOLDER and --out are whatever Spark reads and writes. The result is Parquet with one row per file: path, label and one
+probability per class; a rejected picture has only its path. The workers need the packages listed in the model's
+requirements.txt, and access to registry and storage.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Train the classifier: manifest -> models/best_model.pth (state dict of the best epoch) and models/history.csv.
+"""Train the classifier: data/manifest.csv -> models/best_model.pth, models/history.csv.
 
-A pretrained backbone stays frozen: its features are computed once and cached, and the head on them is solved
-(training.fit.head) as cross-validation chooses (training.fit.choice). Where its error is large, the last blocks of the
-backbone are trained after it, and the better of the two by validation is kept. An architecture without weights trains
-as a whole. Under torchrun several processes share the pictures and every batch (training/fit/distributed.py).
-Measured results are in training/fit/README.md.
+A pretrained backbone stays frozen: its features are computed once and cached, and cross-validation
+(training.fit.choice) chooses how the head on them is solved (training.fit.head). If the head's error is large, the
+last blocks of the backbone are fine-tuned after it, and the better of the two on the validation split is kept. An
+architecture without pretrained weights is trained as a whole. Under torchrun, several processes share the pictures
+and every batch (training/fit/distributed.py). Measured results are in training/fit/README.md.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def write(trainer: Trainer, progress: Progress) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     params.add_arguments(parser, params.Train)
     arguments = parser.parse_args()
     with distributed.joined() as world:

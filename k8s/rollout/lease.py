@@ -62,7 +62,7 @@ class Lease:
             duration = lease.get("spec", {}).get("leaseDurationSeconds", DURATION_S)
             if not holder or time.monotonic() - since > duration:
                 if holder:
-                    print(f"{holder} has not been heard of for {duration} s: taking over", flush=True)
+                    print(f"{holder} has sent no sign of life for {duration} s: taking over", flush=True)
                 with contextlib.suppress(DeployError):  # somebody else was quicker
                     self._take(lease, self.holder)
                     return

@@ -33,7 +33,9 @@ def resolve(reference: str) -> Image:
     answer = repository.get(f"manifests/{tag}")
     digest = answer.headers.get("Docker-Content-Digest", "")
     if not digest:
-        raise DeployError(f"the registry {repository.host} does not tell the digest of {reference}: name it by digest")
+        raise DeployError(
+            f"the registry {repository.host} does not return the digest of {reference}: name it by digest"
+        )
     return Image(name, digest, f"{name}@{digest}", repository.labels(json.load(answer)))
 
 

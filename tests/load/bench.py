@@ -1,4 +1,4 @@
-"""Benchmarks of the service on this machine, as ratios of what is measured side by side in one run.
+"""Benchmark the service on this machine, side by side with others.
 
     python -m tests.load.bench compare     the machine's limit, this service and its peers, round by round (make bench)
     python -m tests.load.bench overload    60 s at concurrency 64, then more than may wait

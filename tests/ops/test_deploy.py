@@ -157,7 +157,7 @@ def test_a_version_is_tested_out_of_sight_and_then_rolled_out(project: Project, 
     project.environment["DEPLOY_URL"] = url
 
     back = project.deploy(*UNTESTED, "--rollback")
-    assert (back.returncode, "remembers no former image" in back.stderr) == (1, True)
+    assert (back.returncode, "has no previous image" in back.stderr) == (1, True)
     assert project.deploy(*UNTESTED, "--image", image("6")).returncode == 0
     back = project.deploy(*UNTESTED, "--rollback")
     assert back.returncode == 0, back.stderr
@@ -202,9 +202,9 @@ def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: 
     ("words", "message"),
     [
         (("--image", "cats-vs-dogs@sha256:12"), "name it by digest"),
-        ((), "no image is released yet"),
+        ((), "names no released image yet"),
         (("--rollback", "--image", image("1")), "give one of them"),
-        (("--rollback",), "remembers no former image"),
+        (("--rollback",), "has no previous image"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(
@@ -225,7 +225,7 @@ def test_one_roll_out_at_a_time(tmp_path: Path) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     busy = project.deploy("--type", "k8s")
     os.close(descriptor)
-    assert (busy.returncode, "another deploy.py is at work" in busy.stderr) == (1, True)
+    assert (busy.returncode, "another deploy.py is running" in busy.stderr) == (1, True)
 
 
 def test_a_container_runs_as_the_pod_template_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,4 +350,4 @@ def test_no_request_fails_while_one_container_takes_over_from_another(shipped: s
     digests = [one["digest"] for one in engine.records()]
     assert digests[0] == digests[3] != digests[2]
     again = engine.deploy(*to_docker, "--rollback")
-    assert (again.returncode, "no former container" in again.stderr) == (1, True)
+    assert (again.returncode, "no previous container" in again.stderr) == (1, True)

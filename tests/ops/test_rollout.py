@@ -204,7 +204,7 @@ def test_the_first_signal_ends_the_roll_out_and_the_next_waits(capsys: pytest.Ca
         signals.arrived(signal.SIGINT)
     assert found.value.number == signal.SIGINT
     signals.arrived(signal.SIGTERM)
-    assert "SIGTERM: what ran before is put back first" in capsys.readouterr().err
+    assert "SIGTERM: restoring what ran before, then stopping" in capsys.readouterr().err
 
 
 def test_a_signal_waits_for_the_end_of_a_step() -> None:

@@ -181,6 +181,7 @@ def test_second_run_changes_nothing(project: Project) -> None:
     assert "is registered already" in output
     assert "is already the champion" in output
     assert len(project.versions()) == 1
+    assert project.run(sys.executable, "-m", "training.card").startswith("# ")
 
 
 def test_a_restored_stage_still_reaches_the_registry(project: Project) -> None:
@@ -243,6 +244,7 @@ def test_an_experiment_in_a_temporary_copy_registers_nothing(project: Project) -
 def test_an_experiment_shows_its_difference(project: Project) -> None:
     output = project.run("dvc", "exp", "run", "-S", "train.epochs=1")
     assert "kept the champion" in output
+    assert "model_performance.json" in project.run("dvc", "metrics", "show")
     difference = project.run("dvc", "metrics", "diff")
     assert re.search(r"model_performance\.json +accuracy +[0-9.]+ +[0-9.]+ +-[0-9.]+", difference)
     assert "train.epochs" in project.run("dvc", "params", "diff")

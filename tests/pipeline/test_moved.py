@@ -38,7 +38,7 @@ def test_a_copy_and_a_moved_project_keep_to_themselves(
     shown = capsys.readouterr()
     assert "registry, pin and BentoML store agree" in shown.out
     assert re.search(
-        rf"this project was moved: sqlite:///\S+/mlflow\.db now names its own .*{original}/mlruns", shown.err
+        rf"this project was moved: sqlite:///\S+/mlflow\.db now points to its own .*{original}/mlruns", shown.err
     )
     assert shown.err.count("this project was moved") == 1
 

@@ -146,7 +146,7 @@ def test_a_signature_is_verified_where_a_key_is_configured(
     if signed:
         pull.fetch(here, here.version("2"))
     else:
-        with pytest.raises(ModelFolderError, match="is not signed, but MODEL_PUBLIC_KEY demands it"):
+        with pytest.raises(ModelFolderError, match="is not signed, but MODEL_PUBLIC_KEY requires it"):
             pull.fetch(here, here.version("1"))
         assert stored() == [], NONE
 
@@ -177,7 +177,7 @@ def test_an_exchanged_model_is_refused(clone: Path, trained: Path) -> None:
     shutil.rmtree(target)
     shutil.copytree(other, target)
     try:
-        with pytest.raises(ModelFolderError, match="the artifacts of the registry were exchanged"):
+        with pytest.raises(ModelFolderError, match="the registry's artifacts were replaced"):
             pull.pull_champion(Registry(NAME))
     finally:
         shutil.rmtree(target)
@@ -233,7 +233,7 @@ def test_another_web_server_is_no_registry(clone: Path, monkeypatch: pytest.Monk
     thread.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{other.server_port}")
     try:
-        with pytest.raises(RegistryError, match="is no MLflow server: it answers 404") as caught:
+        with pytest.raises(RegistryError, match="is not an MLflow server: it answers 404") as caught:
             Registry(NAME)
     finally:
         other.shutdown()

@@ -134,7 +134,7 @@ def change_metadata() -> None:
         (lose_pin, "champion.json is missing"),
         (lose_model, "has no cats-vs-dogs:"),
         (change_model, "model_card.json was changed"),
-        (change_metadata, "names another run or version than MLflow"),
+        (change_metadata, "records another run or version than MLflow"),
     ],
 )
 def test_status_flags_a_disagreement_and_pull_mends_it(
@@ -154,7 +154,7 @@ def test_status_flags_a_disagreement_and_pull_mends_it(
 
 def test_status_without_a_champion(project: Path, command: Command) -> None:
     code, text = command("status")
-    assert (code, "has no champion: `make run` makes one" in text) == (1, True)
+    assert (code, "has no champion yet: run `make run`" in text) == (1, True)
 
 
 class Health(BaseHTTPRequestHandler):
@@ -188,7 +188,7 @@ def test_status_asks_the_running_service(two: Path, command: Command, service: s
     code, text = command("status", "--url", service)
     assert (code, "serves cats-vs-dogs:old, the champion is" in text) == (1, True)
     Health.body = b"<html>"
-    with pytest.raises(RegistryError, match="does not tell which model it serves"):
+    with pytest.raises(RegistryError, match="does not say which model it serves"):
         command("status", "--url", service)
 
 
@@ -265,7 +265,7 @@ def test_rollback_brings_a_lost_model_back_first(two: Path, command: Command) ->
 
 def test_rollback_needs_a_former_champion_and_a_reason(project: Path, command: Command) -> None:
     promoted(project, **FAIR)
-    with pytest.raises(RegistryError, match="no former champion"):
+    with pytest.raises(RegistryError, match="no previous champion"):
         command("rollback", "--reason", "test")
     assert command("rollback")[0] == 2
 

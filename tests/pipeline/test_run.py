@@ -72,7 +72,7 @@ def test_a_taken_port_is_told_before_the_pipeline_runs(served_project: Path) -> 
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"error: port {port} is taken: " in output
-    assert f"(process {os.getpid()}) serves pets:12, version 7. End it, or choose another with PORT=" in output
+    assert f"(process {os.getpid()}) serves pets:12, version 7. Stop it, or choose another with PORT=" in output
     assert "the pipeline ran" not in output
 
 
@@ -81,7 +81,7 @@ def test_a_pipeline_that_fails_serves_nothing(served_project: Path) -> None:
     process = start(served_project, free_port())
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "error: the pipeline stopped" in output
+    assert "error: the pipeline failed" in output
     assert "Starting production" not in output
 
 

@@ -133,7 +133,7 @@ def test_signatures_are_demanded_at_start_where_a_key_is_configured(
     promoted(served, **GOOD)
     private, public = key_pair(tmp_path, "key")
     where = {"MODEL_PUBLIC_KEY": str(public), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
-    assert "is not signed, but MODEL_PUBLIC_KEY demands it" in refusal(served, **where)
+    assert "is not signed, but MODEL_PUBLIC_KEY requires it" in refusal(served, **where)
     folder = bento_store.find(pin.read().bento_tag)
     assert folder is not None
     sign(folder.path, private)

@@ -1,4 +1,4 @@
-"""Does a running service work? One line a check: `python tests/smoke/smoke.py --url URL`.
+"""Check that a running service works: one line per check.
 
     --fail-on-error   exit with 1 when a check failed (without it the checks only report)
     --junit FILE      the checks as JUnit XML too

@@ -37,7 +37,7 @@ def test_the_document_holds_figures_and_lineage(
     assert "| something.new | 0.987 |" in text
     assert "| mirrored | 1.0000 [0.9600, 1.0000] | 0.0100 |" in text
     assert "| blurred | 0.9500 | 0.9000 | -0.0500 [-0.0600, -0.0400] |" in text
-    assert "Of 10 test pictures that anyone recognises, 10 are answered right." in text
+    assert "Of 10 test pictures that anyone recognises, 10 are classified correctly." in text
     assert "| noise | 32 | 0.9000 [0.8000, 0.9500] |" in text
     assert "ONNX Runtime and torch differ by at most" in text
     assert folder.sha256 in text
@@ -51,7 +51,7 @@ def test_int8_is_told(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | change, precision="int8")
     text = card.document(folder.card, folder.sha256)
     assert "| precision | int8 |" in text
-    assert "0.10% other answers, accuracy in fp32 0.9900" in text
+    assert "0.10% of the answers differ, accuracy in fp32 0.9900" in text
 
 
 def test_a_class_may_be_called_anything(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def copied(ready: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) 
     copy = Path(shutil.copytree(ready, tmp_path_factory.mktemp("elsewhere") / "copy", symlinks=True))
     done = made(copy, wheels / "locked", TORCH="cuda")
     assert done.returncode == 0, done.stderr
-    assert f".venv is made anew: it was made for {ready}/.venv" in done.stdout
+    assert f".venv is recreated: it was made for {ready}/.venv" in done.stdout
     return copy
 
 
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_the_locked_one_ends_it_and_the_next_call_goes_on(cop
     before = installed(copied)
     done = made(copied, *places, TORCH="cuda")
     assert done.returncode != 0
-    assert "install: pip failed (1), see above; what is installed stays: run it again\n" in done.stderr
+    assert "install: pip failed (1), see above; what is installed stays; run it again\n" in done.stderr
     assert installed(copied) == before
     (copied / install.LOCK).write_text(text)
     done = made(copied, *places, TORCH="cuda")
@@ -161,7 +161,7 @@ def test_without_cpu_builds_it_says_how_large_the_others_are(copied: Path, wheel
     places = (wheels / "locked", wheels / "newer")
     refused = made(copied, *places, TORCH="cpu")
     assert refused.returncode != 0
-    assert "no index that pip knows has a CPU build of torch 1.0: TORCH_INDEX=ADDRESS" in refused.stderr
+    assert "none of pip's indexes has a CPU build of torch 1.0: TORCH_INDEX=ADDRESS" in refused.stderr
     done = made(copied, *places)
     assert done.returncode == 0, done.stderr
     assert f"takes {install.DOWNLOAD_GB} GB to download and {install.DISK_GB} GB on disk" in done.stdout

@@ -40,12 +40,12 @@ def check(port: int, host: str = HERE) -> None:
     try:
         _bind(port, host)
     except PermissionError:
-        raise PortError(f"port {port} is for root alone: choose another with PORT={free(3000, host)}") from None
+        raise PortError(f"port {port} needs root: choose another with PORT={free(3000, host)}") from None
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise PortError(f"nothing can listen on {host}:{port}: {error.strerror}: check HOST and PORT") from None
         raise PortError(
-            f"port {port} is taken: {holder(port)}. End it, or choose another with PORT={free(port + 1, host)}"
+            f"port {port} is taken: {holder(port)}. Stop it, or choose another with PORT={free(port + 1, host)}"
         ) from None
 
 
@@ -122,7 +122,9 @@ def _connections(process: psutil.Process) -> Iterator[Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m training.common.port", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m training.common.port", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("port", type=number)
     parser.add_argument("--host", default=HERE, help="address to listen on (default %(default)s)")
     arguments = parser.parse_args()

@@ -77,7 +77,7 @@ def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
 def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
     images = decoded(pictures, folder.preprocessing)
     classifier = Classifier(folder)
-    starts = Bar(range(0, len(pictures), BATCH), f"score {folder.sha256[:8]}", unit="batch")
+    starts = Bar(range(0, len(pictures), BATCH), f"scoring with model {folder.sha256[:8]}", unit="batch")
     return np.concatenate([classifier.predict(np.ascontiguousarray(images[s : s + BATCH])) for s in starts])
 
 

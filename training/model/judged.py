@@ -93,7 +93,7 @@ def read(verdict: Any, subject: Subject) -> Judgement:
         raise subject.refusal(f"has a verdict by other test pictures ({test_hash[:8]}, not {subject.test_hash[:8]})")
     gate = FAIL if not checks else PASS if not failed else FORCED if forced else FAIL
     if said != gate:
-        raise subject.refusal(f"has a verdict that says {said!r}, but its checks say {gate!r}: it was altered")
+        raise subject.refusal(f"has a verdict that says {said!r}, but its checks say {gate!r}: it has been altered")
     if gate == FAIL:
         raise subject.refusal(f"was moved by hand: it failed the gate ({', '.join(failed)})")
     return Judgement(gate, str(forced) if gate == FORCED else None, str(judged))

@@ -77,7 +77,7 @@ def without_password(uri: str) -> str:
         # A password with a / or # in it that is not percent-encoded ends the host too early.
         shown = f"{uri.partition('://')[0]}://{uri.rpartition('@')[2]}" if "@" in uri else uri
         raise ChampionError(
-            f"MLFLOW_TRACKING_URI is no address: {shown}: percent-encode user and password in it"
+            f"MLFLOW_TRACKING_URI is not an address: {shown}: percent-encode user and password in it"
         ) from None
     if user:
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])

@@ -56,7 +56,7 @@ def verify(folder: Path, public_key: Path) -> None:
     verifier = _verifier(public_key)
     if not (folder / SIGNATURE_FILE).is_file():
         raise ModelFolderError(
-            f"{folder} is not signed, but {PUBLIC_KEY_VARIABLE} demands it: set register.signing_key"
+            f"{folder} is not signed, but {PUBLIC_KEY_VARIABLE} requires it: set register.signing_key"
         )
     try:
         verifier.verify(folder / SUMS_FILE, folder / SIGNATURE_FILE)

@@ -1,4 +1,4 @@
-"""Ask and mend the registry: which model is champion, where it runs, where it came from, and the way back."""
+"""Inspect and change the registry: status, list, show, compare, rollback, trace, gc, pull."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def rollback(registry: Registry, reason: str) -> str:
         aliases.settle(registry)
         named = registry.aliases()
         if CHAMPION not in named or named.get(PREVIOUS) in (None, named[CHAMPION]):
-            raise RegistryError(f"{registry.name} has no former champion to go back to")
+            raise RegistryError(f"{registry.name} has no previous champion to go back to")
         bad, good = registry.version(named[CHAMPION]), registry.version(named[PREVIOUS])
         promotion.judgement(registry, good)
         pull.fetch(registry, good)
@@ -163,7 +163,9 @@ Command = Callable[[Registry, argparse.Namespace], None]
 
 def parser() -> argparse.ArgumentParser:
     """One subcommand for each question or act, each with its own --help."""
-    top = argparse.ArgumentParser("python -m training.registry", description=__doc__)
+    top = argparse.ArgumentParser(
+        "python -m training.registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     top.add_argument("--name", help="registered model (default: register.name of params.yaml)")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     version = ("version", "a version number, an alias, a Bento tag, a run id, or the start of a model's hash")
@@ -175,29 +177,37 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(word, help=meaning)
         return one
 
-    add("status", _do_status, "Who is champion, in every store; exit 1 if they disagree.").add_argument(
-        "--url", help="of a running service: is it the champion that answers?"
+    add("status", _do_status, "Show who is champion, in every store; exit 1 if they disagree.").add_argument(
+        "--url", help="also ask the service at this address which model it serves"
     )
-    add("list", _do_list, "All versions, the newest first.")
-    add("show", _do_show, "The model card of a version, and its tags.", [version]).add_argument(
-        "--provenance", type=Path, metavar="FOLDER", help="ML-BOM, Croissant and in-toto statement, verified, into it"
+    add("list", _do_list, "List all versions, newest first.")
+    add("show", _do_show, "Show the model card and the tags of a version.", [version]).add_argument(
+        "--provenance",
+        type=Path,
+        metavar="FOLDER",
+        help="write its verified ML-BOM, Croissant and in-toto statement here",
     )
     compared = add(
-        "compare", _do_compare, "Two versions on the same test pictures.", [("a", version[1]), ("b", version[1])]
+        "compare",
+        _do_compare,
+        "Compare two versions on the same test pictures.",
+        [("a", version[1]), ("b", version[1])],
     )
     compared.add_argument("--sheet", type=Path, default=SHEET_FILE, help=f"contact sheet (default {SHEET_FILE})")
     back = add(
-        "rollback", _do_rollback, f"Make the version `{PREVIOUS}` the champion again; the other is `{CHALLENGER}`."
+        "rollback", _do_rollback, f"Make `{PREVIOUS}` the champion again; the former champion becomes `{CHALLENGER}`."
     )
     back.add_argument("--reason", required=True, help="why; recorded with both versions")
     what = "an answer of the service (JSON, or a file of it, or - for stdin), or whatever names a version"
-    add("trace", _do_trace, "From an answer back to run, parameters, pictures and commit.", [("what", what)])
-    collect = add("gc", _do_gc, "Delete old versions from both stores; never an alias'd, deployed or built-in one.")
-    collect.add_argument("--keep", type=_count, default=5, help="how many of the newest to keep (default 5)")
-    collect.add_argument("--yes", action="store_true", help="delete; without it nothing is touched")
+    add("trace", _do_trace, "Trace an answer back to its run, parameters, pictures and commit.", [("what", what)])
+    collect = add(
+        "gc", _do_gc, "Delete old versions from both stores, unless they have an alias, are deployed or built in."
+    )
+    collect.add_argument("--keep", type=_count, default=5, help="how many of the newest versions to keep (default 5)")
+    collect.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
     for name in ("status", "list", "compare"):
         commands.choices[name].add_argument("--json", action="store_true", help=JSON_HELP)
-    add("pull", _do_pull, "Bring the champion into this machine's BentoML store, verified, and pin it.")
+    add("pull", _do_pull, "Fetch the champion into this machine's BentoML store, verify it, and pin it.")
     return top
 
 
@@ -216,7 +226,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     registry = Registry(_name(arguments.name) if arguments.name else params.load().register_.name)
     if aliases.repair(registry):
-        print("finished a move of aliases that was cut off", file=sys.stderr)
+        print("finished a move of aliases that had been interrupted", file=sys.stderr)
     arguments.do(registry, arguments)
 
 

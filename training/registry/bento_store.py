@@ -78,7 +78,7 @@ def check() -> None:
 def path_of(tag: str) -> Path:
     """Where the store keeps the model `tag`; ModelFolderError for a tag that could name another place."""
     if not TAG.fullmatch(tag):
-        raise ModelFolderError(f"{tag!r} is no tag of a Bento model of ours")
+        raise ModelFolderError(f"{tag!r} is not a tag of one of our Bento models")
     name, _, version = tag.partition(":")
     return store_path() / name / version
 

@@ -307,12 +307,10 @@ def _probe(uri: str) -> None:
         raise RegistryError(str(refused))
     if answer.status_code != 200:
         raise RegistryError(
-            f"{where} is no MLflow server: it answers {answer.status_code} to /version; check MLFLOW_TRACKING_URI"
+            f"{where} is not an MLflow server: it answers {answer.status_code} to /version; check MLFLOW_TRACKING_URI"
         )
     if not re.match(r"\d+\.\d+", answer.text[:64]):
-        raise RegistryError(
-            f"{where} is no MLflow server: /version does not answer a version; check MLFLOW_TRACKING_URI"
-        )
+        raise RegistryError(f"{where} is not an MLflow server: /version returns no version; check MLFLOW_TRACKING_URI")
 
 
 @contextmanager

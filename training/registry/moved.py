@@ -103,7 +103,9 @@ def tell(uri: str) -> None:
         _check_path()
     if former := follow(uri):
         where = ", ".join(former)
-        print(f"this project was moved: {uri} now names its own artifacts, no more those in {where}", file=sys.stderr)
+        print(
+            f"this project was moved: {uri} now points to its own artifacts, not to those in {where}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def verified(path: Path, version: Version) -> ModelFolder:
     if folder.sha256 != version.sha256:
         raise ModelFolderError(
             f"{path} holds the model {folder.sha256[:16]}, but version {version.number} is {version.sha256[:16]}: "
-            "the artifacts of the registry were exchanged"
+            "the registry's artifacts were replaced"
         )
     signing.verify_if_configured(path)
     return folder

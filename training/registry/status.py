@@ -50,7 +50,7 @@ def collect(registry: Registry, deployed: Sequence[Deployment], url: str | None 
         rows.append((alias, version.number, tag, _held(tag), built, deployments.digest_of(tag, deployed) or "-", live))
     best = named[CHAMPION]
     if best is None:
-        return Report(rows, [f"{registry.name} in {registry.where} has no champion: `make run` makes one"])
+        return Report(rows, [f"{registry.name} in {registry.where} has no champion yet: run `make run`"])
     served = _running(best, running, url) if url else []
     try:
         judgement = promotion.judgement(registry, best)
@@ -89,12 +89,12 @@ def _pin(registry: Registry, version: Version) -> list[str]:
         for key, value in vars(expected).items()
         if getattr(found, key) != value
     ]
-    mend = "`python -m training.registry pull` mends it"
+    mend = "`python -m training.registry pull` fixes it"
     return [f"{pin.PIN_FILE}: {', '.join(differences)}: {mend}"] if differences else []
 
 
 def _store(version: Version) -> list[str]:
-    tag, mend = version.bento_tag, "`python -m training.registry pull` mends it"
+    tag, mend = version.bento_tag, "`python -m training.registry pull` fixes it"
     try:
         version.check_origin()
     except RegistryError as error:
@@ -107,9 +107,9 @@ def _store(version: Version) -> list[str]:
         return [f"the BentoML store {bento_store.store_path()} has no {tag}: {mend}"]
     problems = []
     if folder.sha256 != version.sha256:
-        problems.append(f"{tag} in the BentoML store is another model than version {version.number}: {mend}")
+        problems.append(f"{tag} in the BentoML store is not the model of version {version.number}: {mend}")
     if not is_recorded(version):
-        problems.append(f"{tag} in the BentoML store names another run or version than MLflow: {mend}")
+        problems.append(f"{tag} in the BentoML store records another run or version than MLflow: {mend}")
     return problems
 
 
@@ -127,7 +127,7 @@ def _service_model(url: str) -> dict[str, Any]:
         with urllib.request.urlopen(address, timeout=SERVICE_TIMEOUT_S) as answer:
             model = json.load(answer)["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RegistryError(f"{address} does not tell which model it serves ({error!r})") from None
+        raise RegistryError(f"{address} does not say which model it serves ({error!r})") from None
     if not isinstance(model, dict):
-        raise RegistryError(f"{address} does not tell which model it serves (found {model!r})")
+        raise RegistryError(f"{address} does not say which model it serves (found {model!r})")
     return model

@@ -102,5 +102,5 @@ def confirm(answer: Mapping[str, Any], version: Version) -> None:
     for key in ("version", "run_id", "bento_tag", "data_hash", "git_commit"):
         if key in answer and str(answer[key]) != known.get(key):
             raise RegistryError(
-                f"the answer says {key} {answer[key]}, the registry says {known.get(key)}: it was altered"
+                f"the answer says {key} {answer[key]}, the registry says {known.get(key)}: it has been altered"
             )

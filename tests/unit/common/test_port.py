@@ -61,7 +61,7 @@ def test_a_taken_port_names_its_holder_and_another_port(status: int, body: bytes
         assert port.is_held_by(number, os.getpid())
         assert not port.is_held_by(number, GONE)
     assert f"port {number} is taken: " in message
-    assert f"(process {os.getpid()}) {says}. End it, or choose another with PORT=" in message
+    assert f"(process {os.getpid()}) {says}. Stop it, or choose another with PORT=" in message
     port.check(int(message.rpartition("PORT=")[2]), host)
     port.check(number, host)
 
@@ -69,7 +69,7 @@ def test_a_taken_port_names_its_holder_and_another_port(status: int, body: bytes
 def test_a_holder_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "does not answer HTTP. End it" in told(silent.getsockname()[1])
+        assert "does not answer HTTP. Stop it" in told(silent.getsockname()[1])
 
 
 def test_an_address_of_another_machine() -> None:
@@ -91,6 +91,6 @@ def test_a_port_of_root() -> None:
         try:
             port.check(1)
         except PortError as error:
-            os._exit(7 if "port 1 is for root alone: choose another with PORT=" in str(error) else 1)
+            os._exit(7 if "port 1 needs root: choose another with PORT=" in str(error) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -18,7 +18,7 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\r" not in log.getvalue()
     assert "\x1b" not in log.getvalue()
     lines = log.getvalue().splitlines()
-    assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 picture" for count in (1, 2, 3)]
+    assert [line.split(",")[0] for line in lines] == [f"decode: {count} of 3 pictures" for count in (1, 2, 3)]
     assert lines[0].endswith(" left")
 
 
@@ -33,11 +33,12 @@ def test_quick_work_leaves_a_log_alone() -> None:
 def test_a_terminal_alone_gets_a_bar(ends: Callable[[], tuple[int, int]], drawn: bool) -> None:
     reader, writer = ends()
     with os.fdopen(reader, "rb", buffering=0) as far, os.fdopen(writer, "w") as near:
-        list(Bar(range(3), "decode", file=near))
+        list(Bar(range(3), "decode", unit="batch", file=near))
         near.write("end")
         near.flush()
         written = b""
         while not written.endswith(b"end"):
             written += far.read(1 << 16)
     assert (b"\rdecode: 100%" in written) is drawn
+    assert (b"| 3 of 3 batches, 00:00 left" in written) is drawn
     assert (written == b"end") is not drawn

@@ -47,7 +47,7 @@ def test_what_passed_is_let_through_and_what_was_forced_says_why() -> None:
     [
         (None, "version 3 of cats-vs-dogs was moved by hand, not judged"),
         (verdict(gate="fail", checks=[FAILED]), r"was moved by hand: it failed the gate \(never worse\)"),
-        (verdict(checks=[FAILED]), "says 'pass', but its checks say 'fail': it was altered"),
+        (verdict(checks=[FAILED]), "says 'pass', but its checks say 'fail': it has been altered"),
         (verdict(checks=[]), "its checks say 'fail'"),
         (verdict(gate="forced"), "says 'forced', but its checks say 'pass'"),
         (verdict(checks=[{"name": "accuracy", "passed": "yes"}]), "its checks say 'fail'"),

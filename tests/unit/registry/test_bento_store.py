@@ -46,6 +46,6 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ["x:../../../etc", "../x:0123456789abcdef", "x/y:0123456789abcdef", "-", "x:latest", "x:0123456789abcdef\n", "x:"],
 )
 def test_a_tag_reaches_no_other_folder(tag: str) -> None:
-    with pytest.raises(ModelFolderError, match="is no tag of a Bento model of ours"):
+    with pytest.raises(ModelFolderError, match="is not a tag of one of our Bento models"):
         bento_store.path_of(tag)
     assert not bento_store.is_whole(tag)
