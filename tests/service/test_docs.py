@@ -113,7 +113,7 @@ def test_every_error_code_of_a_picture_is_documented_with_its_status() -> None:
 @pytest.mark.needs("schemathesis")
 def test_schemathesis_finds_no_answer_that_the_document_does_not_tell_of(server: Server, tmp_path: Path) -> None:
     """Only that whatever fits the schema is accepted cannot be asked: no schema tells a picture from other bytes."""
-    command = [str(schemathesis()), "run", f"{server.url}/docs.json", "--url", server.url, "--max-examples", "20"]
+    command = [str(schemathesis()), "run", f"{server.url}/docs.json", "--max-examples", "20"]
     command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--generation-deterministic"]
     command += ["--suppress-health-check", "filter_too_much"]  # of its generator: most of what it makes is no picture
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)

@@ -225,3 +225,15 @@ def test_bentoml_client_works(server: Server, tmp_path: Path, cat: bytes) -> Non
         assert bento.predict(image=path)["label"] == "cat"
         assert [answer["label"] for answer in bento.predict_batch(images=[path, path])] == ["cat", "cat"]
         assert Image.open(bento.explain(image=path)).size == (32, 32)
+        assert bento.heatmap(image=path)["explained"] == "cat"
+        for each in (str(path), Image.open(path), Image.open(io.BytesIO(cat)), Image.open(path.open("rb"))):
+            assert bento.predict(image=each)["label"] == "cat"
+
+
+def test_bentoml_client_takes_no_bytes_and_no_files(server: Server, tmp_path: Path, cat: bytes) -> None:
+    """BentoML 1.4.39 asserts that a file is a typing.BinaryIO, and none is. Fails once the README may say more."""
+    (tmp_path / "cat.png").write_bytes(cat)
+    with bentoml.SyncHTTPClient(server.url) as bento, (tmp_path / "cat.png").open("rb") as file:
+        for each in (cat, io.BytesIO(cat), file):
+            with pytest.raises(AssertionError):
+                bento.predict(image=each)

@@ -36,7 +36,7 @@ POLICY = (
 TAGS = {
     "predict": "What is on a picture, and what on it spoke for that.",
     "feedback": "What a picture really showed: live accuracy is counted from it.",
-    "model": "The model card, as a program reads it. [/ui/model](ui/model) draws it.",
+    "model": "The model card: what was measured, and where the model comes from.",
     "health": "For probes and load balancers.",
     "metrics": "For Prometheus.",
 }

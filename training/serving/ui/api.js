@@ -34,9 +34,18 @@ export async function getPicture(path) {
 }
 
 export async function postPicture(path, file) {
+  return (await post(path, file)).json();
+}
+
+/** The same where the answer is a picture too. */
+export async function postForPicture(path, file) {
+  return (await post(path, file)).blob();
+}
+
+function post(path, file) {
   const body = new FormData();
   body.append("image", file, file.name || "picture");
-  return (await ask(path, { method: "POST", body })).json();
+  return ask(path, { method: "POST", body });
 }
 
 export async function postJson(path, values) {
@@ -73,7 +82,7 @@ async function once(path, options) {
   const headers = { ...options.headers, ...(options.key ? { "X-API-Key": options.key } : {}) };
   const { key, ...rest } = options;
   const answer = await fetch(address(path), { ...rest, headers }).catch(() => {
-    throw new Problem("the service cannot be reached", "it is tried again until it answers", "unreachable", { away: true });
+    throw new Problem("the service cannot be reached", "the page tries again until it answers", "unreachable", { away: true });
   });
   if (!answer.ok) throw await problemOf(answer);
   return answer;

@@ -1,4 +1,4 @@
-// "Right" and "wrong, it is ...": what people know goes to /feedback.
+// "Right" and "wrong, it is ...": what a reviewer knows goes to /feedback.
 
 import { postJson } from "./api.js";
 import { h } from "./dom.js";
@@ -35,9 +35,9 @@ export class Feedback {
     this.choices.inert = true;
     try {
       await postJson("feedback", { request_id: this.answer.request_id, label });
-      this.told(`Thank you: noted as ${label}.`, "Change it");
+      this.told(`Thank you. Saved as ${label}.`, "Change it");
     } catch (problem) {
-      this.told(`Not noted. ${problem.words ?? problem.message}`, "Try again");
+      this.told(`Not saved. ${problem.words ?? problem.message}`, "Try again");
     }
     this.choices.inert = false;
   }

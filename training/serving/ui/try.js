@@ -3,12 +3,15 @@
 import { Answer } from "./answer.js";
 import { back, getJson, getPicture } from "./api.js";
 import { byId, h } from "./dom.js";
+import { Summary } from "./summary.js";
 import { called, capital, count, either, overruled } from "./words.js";
 
 const AT_ONCE = 4; // requests under way: the service makes batches of them
 const FEW = 4; // classes that the heading names
 
 const results = byId("results");
+const summary = new Summary(byId("summary"));
+const note = (...told) => summary.note(...told);
 const queue = [];
 let running = 0;
 let away = null;
@@ -18,11 +21,11 @@ listen();
 
 async function getModel() {
   const card = await untilBack(() => getJson("model"));
-  byId("question").textContent =
-    card.classes.length > FEW ? `Which of ${card.classes.length} classes?` : `${capital(either(card.classes))}?`;
+  byId("classes").textContent = card.classes.length > FEW ? `It knows ${card.classes.length} classes.` : `${capital(either(card.classes))}?`;
   document.title = `${card.model.name}: try it`;
   document.querySelector("[data-name]").textContent = card.model.name;
   document.querySelector("[data-version]").textContent = called(card.model, card.model_sha256);
+  summary.know(card.classes);
   const why = overruled(card.promotion);
   byId("forced").textContent = why;
   byId("forced").hidden = !why;
@@ -33,22 +36,24 @@ async function getModel() {
 /** The sample pictures as buttons; a picture that does not come leaves its button out. */
 async function showSamples(paths) {
   const list = byId("samples").querySelector("ul");
+  list.replaceChildren(...paths.map(() => h("li", {}))); // their room, before the first is there
   for (const [index, path] of paths.entries()) {
     const blob = await untilBack(() => getPicture(path)).catch(() => null);
-    if (!blob) return; // no key was given: samples are part of what it protects
+    if (!blob) break; // no key was given: samples are part of what it protects
     const name = `Sample ${index + 1}`;
     const picture = h("img", { src: URL.createObjectURL(blob), alt: name, width: 72, height: 72 });
     const send = () => add([new File([blob], name, { type: blob.type })]);
-    list.append(h("li", {}, h("button", { type: "button", onclick: send }, picture)));
-    byId("samples").hidden = false;
+    list.children[index].append(h("button", { type: "button", onclick: send }, picture));
+    byId("samples").classList.remove("coming");
   }
+  byId("samples").hidden = !list.querySelector("img");
 }
 
 function add(files) {
   if (!files.length) return;
   byId("answers").hidden = false;
   byId("drop").classList.add("asked");
-  const answers = files.map((file) => new Answer(file, model, { enqueue, say }));
+  const answers = files.map((file) => new Answer(file, model, { enqueue, say, note }));
   results.prepend(...answers.map((answer) => answer.element));
   say(`${count(files.length, "picture")} sent.`);
   answers.forEach(enqueue);
@@ -112,6 +117,7 @@ function listen() {
   listenForDrops();
   byId("clear").addEventListener("click", () => {
     results.replaceChildren();
+    summary.clear();
     byId("answers").hidden = true;
     byId("drop").classList.remove("asked");
     byId("picker").focus();

@@ -11,6 +11,13 @@ export function percent(share, digits = 1) {
   return `${text}\u00a0%`;
 }
 
+/** A difference of shares: 0.0473 -> "4.7 points", with its sign if `signed`. */
+export function points(difference, signed = false) {
+  const text = (Math.abs(difference) * 100).toFixed(1);
+  const sign = difference < 0 ? "\u2212" : signed ? "+" : "";
+  return `${sign}${text}\u00a0points`;
+}
+
 /** ["cat", "dog", "fox"] -> "cat, dog or fox" */
 export function either(names) {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
@@ -43,5 +50,5 @@ export function called(model, sha256) {
 /** Why the gate was overruled, as a sentence; empty when the model passed it. */
 export function overruled(promotion) {
   const judged = promotion?.verdict;
-  return judged?.gate === "forced" ? sentence(`this model failed its gate and was promoted all the same: ${judged.forced}`) : "";
+  return judged?.gate === "forced" ? sentence(`this model failed the gate and was promoted anyway: ${judged.forced}`) : "";
 }
