@@ -111,7 +111,7 @@ def explain(path: Path, section: params.Data) -> None:
 def _explain(everything: Folder, plan: Plan, section: params.Data) -> None:
     print(plan.table(section.rename))
     others = sum(len(folder.others) for folder in everything.walk())
-    for note in (*plan.notes, f"besides {counted(others, 'other file')}"):
+    for note in (*plan.notes, *([f"besides {counted(others, 'other file')}"] if others else [])):
         print(plain(note))
     plan.check(section.rename)
     given = {place.split for place in plan.places.values()}

@@ -56,7 +56,7 @@ class Plan:
 
     def check(self, rename: Mapping[str, str]) -> None:
         """DataError, which names the pictures and the mend, if anything is unclear. `rename`: data.rename."""
-        spellings = _spellings(self.places.values(), rename)
+        spellings = _spellings({self._at(path): place for place, path in self._examples().items()}, rename)
         faults = [*self._lost(), *self.problems, *(spellings or _uneven(self.places.values(), rename))]
         if faults:
             more = f" (and {len(faults) - SHOWN} more such errors)" if len(faults) > SHOWN else ""
@@ -68,6 +68,10 @@ class Plan:
             raise DataError(f"fewer than two classes in {self.root} (found: {', '.join(labels) or 'none'})")
         if not any(place.split in ("", "train") for place in self.places.values()):
             raise DataError(f"{self.root} has pictures to test with and none to train on: {LISTED}")
+
+    def _examples(self) -> dict[Place, Path]:
+        """A picture for each place."""
+        return {place: path for path, place in self.places.items()}
 
     def _lost(self) -> list[str]:
         reasons: dict[str, list[str]] = {}
@@ -130,23 +134,29 @@ def _bad(folder: str, name: str, whole: str) -> str | None:
     return None
 
 
-def _spellings(places: Iterable[Place], rename: Mapping[str, str]) -> list[str]:
-    """A line for every class that is spelled in two ways: in upper and lower case, or in two forms of Unicode."""
-    found: dict[str, set[str]] = {}
-    for place in {place.label: place for place in places}.values():
+def _spellings(places: Mapping[str, Place], rename: Mapping[str, str]) -> list[str]:
+    """A line for every class that is spelled in two ways: in upper and lower case, or in two forms of Unicode.
+
+    `places`: a picture's path for each place.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for path, place in places.items():
         spelled = rename.get(nfc(place.label), place.label)
-        found.setdefault(" ".join(nfc(spelled).casefold().split()), set()).add(spelled)
-    return [
-        f"one class is spelled in {len(names)} ways, {' and '.join(_told(name) for name in sorted(names))}: give the "
-        f"folders one name, or merge them by data.rename: {{{nfc(min(names))}: {nfc(max(names))}}}"
-        for names in found.values()
-        if len(names) > 1
-    ]
+        found.setdefault(" ".join(nfc(spelled).casefold().split()), {}).setdefault(spelled, path)
+    lines = []
+    for names in found.values():
+        if len(names) > 1:
+            told = " and ".join(_told(name, path) for name, path in sorted(names.items()))
+            lines.append(
+                f"one class is spelled in {len(names)} ways, {told}: give the folders one name, or merge them by "
+                f"data.rename: {{{nfc(min(names))}: {nfc(max(names))}}}"
+            )
+    return lines
 
 
-def _told(name: str) -> str:
-    form = "" if name.isascii() else " (Unicode form C)" if nfc(name) == name else " (Unicode form D)"
-    return f"{name!r}{form}"
+def _told(name: str, path: str) -> str:
+    form = "" if name.isascii() else "Unicode form C, " if nfc(name) == name else "Unicode form D, "
+    return f"{name!r} ({form}{path})"
 
 
 def _uneven(places: Iterable[Place], rename: Mapping[str, str]) -> list[str]:
