@@ -109,11 +109,11 @@ def explain(path: Path, section: params.Data) -> None:
 
 
 def _explain(everything: Folder, plan: Plan, section: params.Data) -> None:
-    print(plan.table(section.rename))
+    print(plan.table())
     others = sum(len(folder.others) for folder in everything.walk())
     for note in (*plan.notes, *([f"besides {counted(others, 'other file')}"] if others else [])):
         print(plain(note))
-    plan.check(section.rename)
+    plan.check()
     given = {place.split for place in plan.places.values()}
     drawn = [name for name in ("validation", "test") if name not in given]
     drawn_from = "train" if "train" in given else "all"

@@ -65,7 +65,7 @@ def look(root: Path, how: How = AS_IT_IS) -> tuple[Folder, Plan]:
         raise DataError(f"{root} is not a folder: {LAYOUT}")
     everything = scan(root, how.ignore)
     file = listed.find(everything, how.labels, how.project)
-    plan = listed.read(everything, file) if file else folders.read(everything)
+    plan = listed.read(everything, file, how.rename) if file else folders.read(everything, how.rename)
     for folder in everything.walk():
         for path, why in folder.unread:
             plan.stray([path], f"{why}, or leave it out by data.ignore")
@@ -79,6 +79,6 @@ def find_tree(root: Path, how: How = AS_IT_IS) -> Tree:
     are fewer than two classes, or a class without pictures; and when one class is spelled in two ways.
     """
     everything, plan = look(root, how)
-    plan.check(how.rename)
+    plan.check()
     others = sorted(path for folder in everything.walk() for path in folder.others)
     return Tree(plan.names, others, tuple(plan.notes))

@@ -6,23 +6,23 @@ No picture is passed over: one that has no class, or no split where others have 
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.layout.flat import classes_of_names
 from data.layout.plan import Place, Plan, counted
 from data.layout.scan import Folder
-from data.layout.words import LISTED, hinted, split_of
+from data.layout.words import LISTED, hinted
 
 EXPECTED = "expected CLASS/NAME.jpg or {train,validation,test}/CLASS/NAME.jpg with two classes or more"
 LEAVE_OUT = "or leave it out by data.ignore"
 
 
-def read(everything: Folder) -> Plan:
-    """How the pictures in a folder are read."""
-    plan = Plan(everything.path)
+def read(everything: Folder, rename: Mapping[str, str]) -> Plan:
+    """How the pictures in a folder are read. `rename`: data.rename; folders in it are classes, whatever their names."""
+    plan = Plan(everything.path, rename)
     top = _descend(everything, plan)
-    if any(split_of(child.path.name) for child in top.filled()):
+    if any(plan.split_of(child.path.name) for child in top.filled()):
         _read_splits(top, plan)
     else:
         _read_classes(top, plan)
@@ -31,7 +31,7 @@ def read(everything: Folder) -> Plan:
 
 def _descend(folder: Folder, plan: Plan) -> Folder:
     """The folder of the classes or splits: through every folder that is the only one with pictures."""
-    while len(inside := folder.filled()) == 1 and not split_of(inside[0].path.name):
+    while len(inside := folder.filled()) == 1 and not plan.split_of(inside[0].path.name):
         if not inside[0].filled() and (folder.pictures or isinstance(classes_of_names(inside[0].pictures), str)):
             break  # a class
         plan.stray(folder.pictures, f"they lie above the classes: move them into one, {LEAVE_OUT}")
@@ -40,9 +40,11 @@ def _descend(folder: Folder, plan: Plan) -> Folder:
 
 
 def _read_splits(top: Folder, plan: Plan) -> None:
-    splits = [child for child in top.filled() if split_of(child.path.name)]
+    splits = [child for child in top.filled() if plan.split_of(child.path.name)]
     for folder in splits:
-        _read_split(folder, str(split_of(folder.path.name)), [other for other in splits if other is not folder], plan)
+        _read_split(
+            folder, str(plan.split_of(folder.path.name)), [other for other in splits if other is not folder], plan
+        )
     where = ", ".join(folder.path.name for folder in splits)
     plan.stray(top.pictures, f"they lie beside {where}, in no split: move them, {LEAVE_OUT}")
     for folder in top.filled():
@@ -56,7 +58,7 @@ def _read_splits(top: Folder, plan: Plan) -> None:
 def _read_split(folder: Folder, split: str, others: Sequence[Folder], plan: Plan) -> None:
     inner = folder
     while not inner.pictures and len(inside := inner.filled()) == 1:
-        word = split_of(inside[0].path.name)
+        word = plan.split_of(inside[0].path.name)
         is_wrapper = bool(inside[0].filled()) and not any(_has_class(other, inside[0].path.name) for other in others)
         if word != split and (word or not is_wrapper):
             break
@@ -68,12 +70,12 @@ def _read_split(folder: Folder, split: str, others: Sequence[Folder], plan: Plan
         return
     plan.stray(inner.pictures, f"they lie in {folder.path.name}, beside the folders of the classes: move them into one")
     for child in classes:
-        if other := split_of(child.path.name):
+        if other := plan.split_of(child.path.name):
             plan.stray(child.all_pictures(), f"a folder for {other} lies in one for {split}: move it out, {LEAVE_OUT}")
             continue
         for path in child.all_pictures():
             below = path.relative_to(child.path).parts
-            if any(split_of(part) not in (None, split) for part in below[:-1]):
+            if any(plan.split_of(part) not in (None, split) for part in below[:-1]):
                 plan.stray([path], f"a folder of another split lies in one for {split}: move it out, {LEAVE_OUT}")
             else:
                 plan.add(path, Place(child.path.name, split), below)
@@ -96,10 +98,12 @@ def _read_names(folder: Folder, split: str, plan: Plan) -> None:
     """Pictures without folders of classes: their names may tell."""
     labels = classes_of_names(folder.pictures)
     if isinstance(labels, str):
+        name = folder.path.name
+        is_class = f"if {name} is a class, say so by data.rename ({{{name}: another name}}); else " if split else ""
         plan.stray(
             folder.pictures,
-            f"there are no class folders, and file names do not tell the class: {labels}; move the pictures into "
-            f"folders of classes, or list them in labels.csv (path,label), {LEAVE_OUT}",
+            f"there are no class folders, and file names do not tell the class: {labels}; {is_class}move the pictures "
+            f"into folders of classes, or list them in labels.csv (path,label), {LEAVE_OUT}",
         )
         return
     for path, label in labels.items():
@@ -141,7 +145,7 @@ def _read_class(folder: Folder, plan: Plan) -> None:
     """All pictures of a class, in its folders too, which may be those of the splits."""
     for path in folder.all_pictures():
         below = list(path.relative_to(folder.path).parts)
-        words = [place for place, part in enumerate(below[:-1]) if split_of(part)]
+        words = [place for place, part in enumerate(below[:-1]) if plan.split_of(part)]
         if words and words != [len(below) - 2]:
             plan.stray(
                 [path],
@@ -149,7 +153,7 @@ def _read_class(folder: Folder, plan: Plan) -> None:
                 f"Put the splits above the classes, {LEAVE_OUT}",
             )
             continue
-        split = split_of(below.pop(words[0])) if words else None
+        split = plan.split_of(below.pop(words[0])) if words else None
         plan.add(path, Place(folder.path.name, split or ""), below)
 
 

@@ -87,9 +87,9 @@ def rows(path: Path) -> list[Row]:
         raise DataError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
 
 
-def read(everything: Folder, file: Path) -> Plan:
+def read(everything: Folder, file: Path, rename: Mapping[str, str]) -> Plan:
     """How the pictures in a folder are read by the rows of `file`. Paths begin at its folder, or at `everything`."""
-    plan = Plan(everything.path)
+    plan = Plan(everything.path, rename)
     base = file.parent if file.is_relative_to(everything.path) else everything.path
     pictures = {nfc(path.relative_to(everything.path).as_posix()): path for path in everything.all_pictures()}
     inside = PurePosixPath(nfc(base.relative_to(everything.path).as_posix()))

@@ -28,18 +28,23 @@ class Plan:
     """How a folder is read. It can be used if `strays` and `problems` are empty: see `check`."""
 
     root: Path
+    rename: Mapping[str, str]  # data.rename
     places: dict[Path, Place] = field(default_factory=dict)
     names: dict[str, Path] = field(default_factory=dict)  # `[SPLIT/]CLASS/NAME`
     strays: dict[Path, str] = field(default_factory=dict)  # pictures that end up nowhere, with the reason
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what should be known and stops nothing
 
+    def split_of(self, folder: str) -> str | None:
+        """The split that a folder stands for; none if data.rename makes a class of it."""
+        return None if nfc(folder) in self.rename else split_of(folder)
+
     def add(self, path: Path, place: Place, below: Sequence[str]) -> None:
         """Give a picture its place; `below`: its path below the folder of its class."""
         folder = nfc(place.label).replace("/", SLASH)
         name = nfc(SLASH.join(below))
         whole = "/".join(filter(None, [place.split, folder, name]))
-        if problem := _bad(folder, name, whole):
+        if problem := _bad(folder, name, whole, bool(self.split_of(place.label))):
             self.problems.append(f"{self._at(path)}: {problem}")
         elif whole in self.names:
             other = self._at(self.names[whole])
@@ -54,14 +59,14 @@ class Plan:
     def _at(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def check(self, rename: Mapping[str, str]) -> None:
-        """DataError, which names the pictures and the mend, if anything is unclear. `rename`: data.rename."""
-        spellings = _spellings({self._at(path): place for place, path in self._examples().items()}, rename)
-        faults = [*self._lost(), *self.problems, *(spellings or _uneven(self.places.values(), rename))]
+    def check(self) -> None:
+        """DataError, which names the pictures and the mend, if anything is unclear."""
+        spellings = _spellings({self._at(path): place for place, path in self._examples().items()}, self.rename)
+        faults = [*self._lost(), *self.problems, *(spellings or _uneven(self.places.values(), self.rename))]
         if faults:
             more = f" (and {len(faults) - SHOWN} more such errors)" if len(faults) > SHOWN else ""
             raise DataError("\n".join(faults[:SHOWN]) + more)
-        labels = {label_of(place.label, rename) for place in self.places.values()}
+        labels = {label_of(place.label, self.rename) for place in self.places.values()}
         if len(labels) == 1 < len({place.label for place in self.places.values()}):
             raise DataError(f"data.rename makes one class of all folders ({min(labels)}): two or more are needed")
         if len(labels) < 2:
@@ -82,11 +87,11 @@ class Plan:
             for why, paths in reasons.items()
         ]
 
-    def table(self, rename: Mapping[str, str]) -> str:
+    def table(self) -> str:
         """For a person: where the pictures of each folder go."""
         counts: dict[tuple[str, str, str, str], int] = {}
         for path, place in self.places.items():
-            row = (self._at(path.parent), place.split or "drawn", label_of(place.label, rename), "")
+            row = (self._at(path.parent), place.split or "drawn", label_of(place.label, self.rename), "")
             counts[row] = counts.get(row, 0) + 1
         for path, why in self.strays.items():
             row = (self._at(path.parent), "-", "-", f"LOST: {why}")
@@ -119,7 +124,7 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(told[:SHOWN]) + more
 
 
-def _bad(folder: str, name: str, whole: str) -> str | None:
+def _bad(folder: str, name: str, whole: str, is_split: bool) -> str | None:
     if set(whole) & set("\r\n\0") or whole != whole.encode("utf-8", "ignore").decode():
         return (
             f"the name {whole!r} cannot be a line of a UTF-8 manifest: rename the file; if it comes out of an archive, "
@@ -127,8 +132,8 @@ def _bad(folder: str, name: str, whole: str) -> str | None:
         )
     if folder in ("", ".", "..") or "\\" in folder:
         return f"{folder!r} cannot be the name of a class: rename it"
-    if split_of(folder):
-        return f"a class called {folder!r} cannot be told from the split: call it otherwise, such as {folder + 's'!r}"
+    if is_split:
+        return f"a class called {folder!r} cannot be told from the split: data.rename can give it another name"
     if len(name.encode()) > LONGEST:
         return f"its path below the folder of its class has more than {LONGEST} bytes: shorten it"
     return None

@@ -109,7 +109,7 @@ def _members(archive: Path, file: IO[bytes], encoding: str | None) -> Iterator[M
         pass
     else:
         return _tar_members(archive, file, encoding)
-    raise DataError(f"{archive} is neither a zip nor a tar archive (or it is damaged)")
+    raise DataError(f"{archive} is neither a zip nor a tar archive, or it is damaged or not yet there in full")
 
 
 def _zip_members(archive: Path, file: IO[bytes], encoding: str | None) -> Iterator[Member]:

@@ -132,6 +132,14 @@ def test_says_what_is_wrong(tmp_path: Path, files: list[str], message: str) -> N
         names(tmp_path, files)
 
 
+def test_a_class_may_be_called_like_a_split_if_data_rename_says_so(tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(["Valid/1.jpg", "invalid/1.jpg"], b"x"))
+    with pytest.raises(DataError, match=r"if Valid is a class, say so by data\.rename \({Valid: another name}\)"):
+        find_tree(tmp_path)
+    how = How({"Valid": "sound"})
+    assert set(find_tree(tmp_path, how).pictures) == {"Valid/1.jpg", "invalid/1.jpg"}
+
+
 def test_what_is_ignored_is_lost_with_leave(tmp_path: Path) -> None:
     files = [*each("train"), "test1/1.jpg", "train/cat/raw/2.nef", "train/masks/cat/1.jpg"]
     with pytest.raises(DataError, match=r"leave it out by data\.ignore"):
