@@ -48,9 +48,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = Counter(name for report in reports for name in set(parts.REASON.findall(str(report.longrepr))))
     if not counts:
         return
-    rows = [("part", "tests", "what brings it")]
+    rows = [("part", "tests", "installed by")]
     rows += [(name, str(count), parts.PARTS[name].command) for name, count in counts.most_common()]
     width, number = (max(len(row[column]) for row in rows) for column in (0, 1))
-    terminalreporter.section("skipped for want of a part")
+    terminalreporter.section("skipped: missing parts")
     for name, count, command in rows:
         terminalreporter.line(f"{name:{width}}  {count:>{number}}  {command}")

@@ -65,7 +65,7 @@ class Outcome:
             kept = f"kept the champion: {self.champion}" if self.champion else "there is no champion yet"
             lines = [f"{kept}; {self.candidate} was rejected:", *self.verdict.reasons]
             if self.verdict.advice:
-                lines += ["what would probably help:", *self.verdict.advice]
+                lines += ["What would probably help:", *self.verdict.advice]
             return "\n  ".join(lines)
         how = "promoted by force" if self.verdict.gate == "forced" else "promoted"
         return f"{how}: {self.candidate} is the champion" + (f"; {self.champion} is previous" if self.champion else "")

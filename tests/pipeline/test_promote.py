@@ -56,7 +56,7 @@ def test_test_pictures_that_the_champion_learnt_from_are_left_out_of_the_compari
     verdict = promoted(project, **GOOD).verdict
     assert verdict is not None
     figures = {check["name"]: check["figure"] for check in verdict.checks}
-    assert figures["test pictures"] == "100; 20 more do not count: the champion has learnt from them"
+    assert figures["test pictures"] == "100; 20 more do not count: the champion was trained on them"
     assert figures["better than guessing"].endswith("120 pictures")
 
 

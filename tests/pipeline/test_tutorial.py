@@ -103,9 +103,10 @@ def test_the_data_is_fetched_and_prepared(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_champion_is_asked_corrected_and_watched(two: Path, run: Run) -> None:
     copy_project(two)
     for name in ("monitoring", "data"):  # they look beside themselves for what is served
-        for file in (ROOT / name).glob("*.py"):
-            (two / name).mkdir(exist_ok=True)
-            shutil.copy(file, two / name)
+        for file in (ROOT / name).rglob("*.py"):
+            target = two / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
     server = Server.start(two, Path(os.environ["BENTOML_HOME"]), MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"])
     try:
         ask_correct_and_watch(two, server.url, run)

@@ -96,9 +96,9 @@ def test_the_table_counts_and_says_what_brings_a_part(tmp_path: Path) -> None:
     done = run(tmp_path, SUITE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed, 4 skipped" in done.stdout
-    table = done.stdout.partition("skipped for want of a part")[2].splitlines()
+    table = done.stdout.partition("skipped: missing parts")[2].splitlines()
     assert table[1:4] == [
-        "part     tests  what brings it",
+        "part     tests  installed by",
         "unicorn      3  wish for one",
         "air          1  breathe",
     ]

@@ -52,7 +52,7 @@ def advice(checks: Iterable[Check], card: dict[str, Any], manifest: Manifest) ->
 def _about_pictures(card: dict[str, Any], manifest: Manifest) -> Iterator[str]:
     metrics, tested = card["metrics"], len(manifest.split("test"))
     if tested < FEW:
-        yield f"add pictures: {tested} test pictures tell little, {FEW} and more tell models apart"
+        yield f"add pictures: {tested} test pictures are few; with {FEW} or more, models can be told apart"
     yield from _weak(metrics.get("weak_classes") or [], manifest)
     yield from _confused(metrics)
     yield from _more((card.get("head") or {}).get("learning_curve") or [])
@@ -66,7 +66,8 @@ def _weak(weak: Sequence[dict[str, Any]], manifest: Manifest) -> Iterator[str]:
         count = sum(picture.label == worst["class"] for picture in manifest.split("train"))
         yield (
             f"add pictures of {worst['class']}, the weakest class: {worst['recall']:.0%} of its {worst['pictures']} "
-            f"test pictures are right, it was learnt from {count}, and is most often taken for {worst['mistaken_for']}"
+            f"test pictures are classified correctly; it has {count} training pictures, and is most often mistaken for "
+            f"{worst['mistaken_for']}"
         )
 
 
@@ -75,7 +76,7 @@ def _confused(metrics: dict[str, Any]) -> Iterator[str]:
     for pair in metrics.get("confused", [])[:1]:
         yield (
             f"look at the labels of {pair['is']} and {pair['says']}: {pair['pictures']} test pictures of {pair['is']} "
-            f"({pair['share']:.0%}) are called {pair['says']}, the most frequent mistake"
+            f"({pair['share']:.0%}) are taken for {pair['says']}, the most frequent mistake"
         )
 
 

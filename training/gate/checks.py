@@ -128,12 +128,12 @@ class Gate:
     def self_check(self) -> Check:
         count = len(self.candidate.card.get("self_check") or [])
         if not count:
-            return Check("self-check", False, "no pictures in the model folder", "answers as recorded")
+            return Check("self-check", False, "no pictures in the model folder", "same answers as recorded")
         try:
             Classifier(self.candidate).self_check()
         except ModelFolderError as error:
-            return Check("self-check", False, str(error), "answers as recorded")
-        return Check("self-check", True, f"{count} pictures", "answers as recorded")
+            return Check("self-check", False, str(error), "same answers as recorded")
+        return Check("self-check", True, f"{count} pictures", "same answers as recorded")
 
     def classes(self) -> Check:
         known = set(self.candidate.classes)
@@ -175,14 +175,14 @@ class Gate:
         rows = self.mine.probabilities
         sound = bool(np.isfinite(rows).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
         figure = f"{len(rows)} answers" if sound else "some are not finite or do not sum to 1"
-        return Check("probabilities", sound, figure, "finite, and 1 in all for each picture")
+        return Check("probabilities", sound, figure, "finite, summing to 1 for each picture")
 
     def better_than_guessing(self) -> Check:
         """Balanced accuracy against answers that know nothing of the pictures, the constant answer among them."""
         rate, p = better_than_guessing(self.mine.labels, self.mine.answers, self.limits.confidence, self.limits.seed)
         classes = len(set(self.mine.labels))
         figure = f"balanced accuracy {rate:.4f}, guessing {1 / classes:.4f}, p = {p:.2g}, {len(self.pictures)} pictures"
-        limit = f"surely better: p at most {1 - self.limits.confidence:.2g}"
+        limit = f"significantly better: p at most {1 - self.limits.confidence:.2g}"
         return Check("better than guessing", p <= 1 - self.limits.confidence + ENOUGH, figure, limit)
 
     def accuracy(self) -> Check:
@@ -274,7 +274,7 @@ class Gate:
         """Of a few pictures two models are often right about each, and nothing that is counted tells them apart."""
         count, least = self.paired.pictures, self.limits.min_test_pictures
         seen = len(self.pictures) - count
-        figure = f"{count}; {seen} more do not count: the champion has learnt from them" if seen else f"{count}"
+        figure = f"{count}; {seen} more do not count: the champion was trained on them" if seen else f"{count}"
         return Check("test pictures", count >= least, figure, f"at least {least} to compare two models by")
 
     def never_worse(self) -> Check:

@@ -77,7 +77,7 @@ class Verdict:
 
     def table(self) -> str:
         """The checks as text, one a line."""
-        rows = [("check", "", "found", "wanted")]
+        rows = [("check", "", "result", "required")]
         rows += [(c["name"], "pass" if c["passed"] else "FAIL", c["figure"], c["limit"]) for c in self.checks]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         return "\n".join(

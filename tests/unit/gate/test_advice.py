@@ -50,9 +50,9 @@ def test_nothing_is_said_where_every_check_passed(manifest: Manifest) -> None:
 
 def test_the_weakest_class_the_most_frequent_mistake_and_what_more_pictures_bring(manifest: Manifest) -> None:
     assert advice(failing("accuracy"), CARD, manifest) == [
-        "add pictures of dog, the weakest class: 40% of its 50 test pictures are right, it was learnt from 40, and is "
-        "most often taken for cat",
-        "look at the labels of dog and cat: 30 test pictures of dog (60%) are called cat, the most frequent mistake",
+        "add pictures of dog, the weakest class: 40% of its 50 test pictures are classified correctly; it has 40 "
+        "training pictures, and is most often mistaken for cat",
+        "look at the labels of dog and cat: 30 test pictures of dog (60%) are taken for cat, the most frequent mistake",
         "add training pictures: from 40 to 80 the accuracy rose by 4.0%, and twice as many would probably bring about "
         "half of that again",
     ]
@@ -68,4 +68,4 @@ def test_too_few_test_pictures_are_said(tmp_path: Path, monkeypatch: pytest.Monk
     tiny_data(tmp_path, per_class=10)
     monkeypatch.chdir(tmp_path)
     (first,) = advice(failing("better than guessing"), {"metrics": {}}, Manifest.read())
-    assert first == "add pictures: 10 test pictures tell little, 100 and more tell models apart"
+    assert first == "add pictures: 10 test pictures are few; with 100 or more, models can be told apart"

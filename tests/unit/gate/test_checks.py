@@ -126,7 +126,7 @@ def test_pictures_that_the_champion_learnt_from_do_not_count(manifest: Manifest,
     assert checks["never worse"].figure.endswith("champion 0.0000")
     left = len(pictures) - len(right)
     assert checks["test pictures"].figure == (
-        f"{left}; {len(right)} more do not count: the champion has learnt from them"
+        f"{left}; {len(right)} more do not count: the champion was trained on them"
     )
     everything = frozenset(picture.sha256 for picture in pictures)
     names = {check.name: check.passed for check in Gate(candidate, champion, manifest, LIMITS, everything).judge()}
