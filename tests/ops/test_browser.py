@@ -33,6 +33,7 @@ from playwright.sync_api import (
 )
 
 from tests import parts
+from tests.service.pictures import plain
 from tests.service.server import ROOT, Server, copy_project, make_champion, promotion_of
 from tests.tiny import good_behaviour, tiny_model_folder, tiny_picture
 from training.evaluation import metrics
@@ -207,7 +208,7 @@ def test_a_corrupt_file_says_so_and_the_others_are_answered(page: Page) -> None:
 
 def test_not_sure_comes_with_its_reason_and_asks_what_it_is(page: Page) -> None:
     grey = io.BytesIO()
-    Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")
+    plain((40, 40), (128, 128, 128)).save(grey, "PNG")
     result = sent(page, {"name": "grey.png", "mimeType": "image/png", "buffer": grey.getvalue()})
     expect(result.get_by_role("heading")).to_have_text("Not sure")
     expect(result.locator(".reason")).to_contain_text("names a class from 60.0 % up")

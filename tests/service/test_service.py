@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.pictures import encode, good_kinds, sideways
+from tests.service.pictures import encode, good_kinds, plain, sideways
 from tests.service.server import Server, batch_sizes, copy_project
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.model.classifier import Classifier
@@ -106,12 +106,11 @@ def test_every_answer_tells_where_its_time_went(client: httpx.Client, cat: bytes
 
 
 def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> None:
-    grey = io.BytesIO()
-    Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")
-    unsure = client.post("/predict", files={"image": grey.getvalue()}).json()
+    grey = encode(plain((40, 40), (128, 128, 128)), "PNG")
+    unsure = client.post("/predict", files={"image": grey}).json()
     assert unsure["label"] is None
     assert unsure["reason"] == "low_confidence"
-    sure = client.post("/predict?abstain=false", files={"image": grey.getvalue()}).json()
+    sure = client.post("/predict?abstain=false", files={"image": grey}).json()
     assert sure["label"] in ("cat", "dog")
     assert "reason" not in sure
     assert sure["probabilities"] == unsure["probabilities"]
@@ -121,7 +120,7 @@ def test_unfamiliar_is_an_answer_and_can_be_switched_off(tmp_path: Path) -> None
     """The brighter a picture is, the less familiar to the tiny model, however much it looks like a cat."""
     abstention = {"confidence_threshold": 0.6, "risk": 0.01, "novelty_threshold": 1.25, "novelty_quantile": 0.995}
     folder = tiny_model_folder(tmp_path / "folder", abstention=abstention)
-    bright = encode(Image.new("RGB", (40, 40), (255, 200, 200)), "PNG")
+    bright = encode(plain((40, 40), (255, 200, 200)), "PNG")
     own = Server.start(copy_project(tmp_path), tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0")
     try:
         with httpx.Client(base_url=own.url, timeout=20) as client:
@@ -205,7 +204,7 @@ def test_batches_form_from_concurrent_one_picture_requests(client: httpx.Client,
 
 def test_pictures_that_are_slow_to_decode_are_answered_one_after_another(server: Server) -> None:
     """Those decoded first do not wait for the rest to be decoded."""
-    slow = encode(Image.new("RGBA", (2000, 1990), (10, 20, 30, 128)), "PNG")  # an eighth of a second
+    slow = encode(plain((2000, 1990), (10, 20, 30, 128), "RGBA"), "PNG")  # an eighth of a second
 
     def ask(_: int) -> float:
         answer = httpx.post(f"{server.url}/predict", files={"image": slow}, timeout=60)

@@ -25,6 +25,9 @@ SERVED_MODULES = (
     "model/classifier.py",
     "model/columns.py",
     "model/folder.py",
+    "model/picture/colour.py",
+    "model/picture/header.py",
+    "model/picture/values.py",
     "model/preprocess.py",
 )
 # Of each package that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.

@@ -20,7 +20,9 @@ from starlette.requests import Request
 
 from training.common import units
 from training.model import preprocess
-from training.model.preprocess import Limits, PictureError, Preprocessing
+from training.model.picture import header
+from training.model.picture.header import Limits, PictureError
+from training.model.preprocess import Preprocessing
 from training.params import Serve
 from training.serving import settings as serve_settings
 from training.serving.api.bodies import Bodies, too_many_bytes
@@ -192,11 +194,8 @@ class Reader:
         return self._open(data, begun)
 
     def _open(self, data: bytes, begun: float) -> Decoded | SlowDecode:
-        image = preprocess.open_checked(data, self.limits)
-        pixels, whole = preprocess.work(image, data), image.format != "JPEG"
-        if whole and pixels > self.settings.max_pixels_whole:
-            hint = f"send at most {units.pixels(self.settings.max_pixels_whole)}, or a JPEG"
-            raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
+        image = header.open_checked(data, self.limits)
+        pixels, whole = header.work(image, data), image.format != "JPEG"
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
             opened = time.perf_counter() - begun
             work = max(len(data), pixels if whole else pixels * SLOW_PIXELS // SLOW_PIXELS_JPEG)
