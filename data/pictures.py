@@ -19,6 +19,7 @@ from training.model.preprocess import orientation, whole
 
 KEPT_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 JPEG_START = b"\xff\xd8"
+BOXED_START = b"ftyp"  # from the fifth byte of HEIC and AVIF, which not every browser shows: they become JPEG
 POINTER_START = b"version https://git-lfs.github.com/spec/"  # of the text file that stands for a file in Git LFS
 POINTER = "lfs_pointer"
 WORN_SIDE = 128  # pixels, short side that is enough to wear a picture out; it takes half the time of 512
@@ -89,7 +90,7 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
     if plain and small is image:
         suffix = KEPT_SUFFIXES[plain]
     else:
-        data, suffix = encode(small, lossy=data.startswith(JPEG_START))
+        data, suffix = encode(small, lossy=data.startswith(JPEG_START) or data[4:8] == BOXED_START)
     sha256 = hashlib.sha256(data).hexdigest()
     path = task.folder / (sha256[:16] + suffix)
     path.write_bytes(data)
@@ -122,7 +123,7 @@ def capped(image: Image.Image, max_short_side: int) -> Image.Image:
 
 
 def encode(image: Image.Image, lossy: bool) -> tuple[bytes, str]:
-    """The file and its suffix: JPEG of high quality for what was JPEG before, else PNG; without any metadata."""
+    """The file and its suffix: JPEG of high quality for what was JPEG, HEIC or AVIF, else PNG; without any metadata."""
     buffer = io.BytesIO()
     image.info.clear()
     if lossy:

@@ -209,9 +209,10 @@ class Serve(Section):
     max_pictures: Count
     max_pixels: Count
     max_pixels_whole: Count
+    max_pixels_heif: Count
     min_side: Count
     max_aspect: Annotated[float, Field(ge=1)]
-    formats: Annotated[list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]], Field(min_length=1)]
+    formats: Annotated[list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF"]], Field(min_length=1)]
     max_waiting: Count
     max_batch: Annotated[int, Field(ge=2, le=10_000)]
     workers: Processes

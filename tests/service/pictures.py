@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from tests.tiny import tiny_picture
@@ -63,7 +64,19 @@ def good_kinds() -> dict[str, bytes]:
         "16-bit png": encode(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "PNG"),
         "float tiff": encode(Image.fromarray(np.asarray(grey).astype(np.float32) / 255), "TIFF"),
         "bilevel png": encode(grey.convert("1"), "PNG"),
+        "heic": encode(image, "HEIF"),
+        "heic of tiles": heic_of_tiles(image),
+        "avif": encode(image, "AVIF"),
     }
+
+
+def heic_of_tiles(image: Image.Image, side: int = 32) -> bytes:
+    """As phones write it: a grid of pictures."""
+    pillow_heif.options.GRID_TILE_SIZE = side
+    try:
+        return encode(image, "HEIF")
+    finally:
+        pillow_heif.options.GRID_TILE_SIZE = 0
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import httpx
@@ -103,6 +105,44 @@ def test_every_answer_tells_where_its_time_went(client: httpx.Client, cat: bytes
         assert (answer.status_code, list(found)) == (200, steps)
         assert 0 < found["inference"] < found["total"]
     assert list(timing(client.get("/health"))) == list(timing(client.get("/nothing"))) == ["total"]
+
+
+def requests_of_one(picture: bytes) -> dict[str, dict[str, Any]]:
+    """The bodies in which people send one picture."""
+    text = base64.b64encode(picture).decode()
+    lines = base64.encodebytes(picture).decode()
+    part = b'--b\r\nContent-Disposition: form-data; name="image%b\r\n\r\n' + picture + b"\r\n--b--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    bodies = {
+        "media type without a name": part.replace(b"%b", b'"\r\nContent-Type: image/png', 1),
+        "octets without a name": part.replace(b"%b", b'"\r\nContent-Type: application/octet-stream', 1),
+        "encoded name alone": part.replace(b"%b", b"\"; filename*=UTF-8''k%C3%A4tzchen.png", 1),
+        "field of PHP": part.replace(b"%b", b'[]"; filename="a.png"', 1),
+    }
+    return {name: {"content": body, "headers": form} for name, body in bodies.items()} | {
+        "octets": {"content": picture, "headers": {"Content-Type": "application/octet-stream"}},
+        "data url": {"json": {"image": f"data:image/png;base64,{text}"}},
+        "base64": {"json": {"image": text, "note": "of no matter"}},
+        "base64 in lines": {"json": {"image": lines}},
+    }
+
+
+@pytest.mark.parametrize("name", requests_of_one(b""))
+@pytest.mark.parametrize("path", ["/predict", "/explain?format=json"])
+def test_a_picture_comes_in_many_forms(client: httpx.Client, cat: bytes, path: str, name: str) -> None:
+    expected = client.post(path, files={"image": cat}).raise_for_status().json()
+    found = client.post(path, **requests_of_one(cat)[name]).raise_for_status().json()
+    expected, found = (answer.get("answer", answer) for answer in (expected, found))
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-3)
+
+
+def test_many_pictures_come_in_json_and_as_php_names_them(client: httpx.Client, cat: bytes, dog: bytes) -> None:
+    texts = [base64.b64encode(data).decode() for data in (cat, b"hello", dog)]
+    found = client.post("/predict_batch", json={"images": [texts[0], texts[1], f"data:;base64,{texts[2]}"]}).json()
+    assert [each.get("label") for each in found] == ["cat", None, "dog"]
+    assert found[1]["error"]["code"] == "not_an_image"
+    found = client.post("/predict_batch", files=[("images[]", cat), ("images[]", dog)]).json()
+    assert [each["label"] for each in found] == ["cat", "dog"]
 
 
 def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> None:

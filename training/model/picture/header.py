@@ -11,12 +11,32 @@ import math
 import zlib
 from dataclasses import dataclass
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, features
+
+from training.model.picture.boxes import BoxError, Needed, needed
+from training.model.picture.colour import wide_gamut
+
+try:
+    import pillow_heif
+except ModuleNotFoundError:  # left out of the build
+    pillow_heif = None  # type: ignore[assignment]
+else:
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the cores are shared out among pictures
 
 # The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
 Image.MAX_IMAGE_PIXELS = None
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"),
+    *(["HEIF"] if pillow_heif else []),
+    *(["AVIF"] if features.check("avif") else []),
+)
+BOXED = {"HEIF", "AVIF"}  # a picture in them may be made of others
+MADE_OF = 4  # times its own pixels are decoded at most: the tiles, the whole, and transparency of both
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+AVIF_BRANDS = {b"avif", b"avis"}
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions (ITU-T H.273) of which a viewer makes what nobody here can
 SCANS = 10  # of a progressive JPEG as encoders make it; each is a pass over all of its pixels
 SHARE = 8  # a JPEG of one scan is decoded at an eighth of its sides in a fifth to an eighth of the time
 WORDS = 1 << 16  # bytes of text in one chunk of a PNG, unpacked; more is left out before Pillow sees it
@@ -44,7 +64,8 @@ class Limits:
     """What is accepted before a single pixel is decoded; by default what params.yaml says in `serve`.
 
     `max_pixels` are those of a JPEG that are decoded: one in a single scan, as cameras write it, may have SHARE times
-    as many, as it is decoded at a smaller scale. `max_pixels_whole` are those of any other picture.
+    as many, as it is decoded at a smaller scale. `max_pixels_heif` are those of HEIC and AVIF, `max_pixels_whole` those
+    of any other picture.
     """
 
     max_pixels: int = 50_000_000
@@ -52,6 +73,7 @@ class Limits:
     max_aspect: float = 20.0
     formats: tuple[str, ...] = FORMATS
     max_pixels_whole: int = 16_000_000
+    max_pixels_heif: int = 25_000_000
 
 
 DEFAULT_LIMITS = Limits()
@@ -69,8 +91,25 @@ def open_checked(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise _unidentified(data, limits) from None
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise corrupt(error) from None
-    _check_header(image, data, limits)
+    made_of = _made_of(image, data)
+    _check_header(image, data, limits, made_of)
     return image
+
+
+def _made_of(image: Image.Image, data: bytes) -> Needed | None:
+    """What the decoder of a HEIC or AVIF is made to decode; its wide colours are noted as a profile."""
+    if image.format not in BOXED:
+        return None
+    try:
+        made_of = needed(data)
+    except BoxError as error:
+        raise corrupt(error) from None
+    if made_of.transfer in HDR:
+        what = f"a picture of high dynamic range ({HDR[made_of.transfer]}) is not accepted"
+        raise PictureError("unsupported_format", what, "send it as JPEG")
+    if "icc_profile" not in image.info and (profile := wide_gamut(made_of.primaries)):
+        image.info["icc_profile"] = profile
+    return made_of
 
 
 def corrupt(error: Exception) -> PictureError:
@@ -113,11 +152,11 @@ def one_scan(data: bytes) -> bool:
     return False
 
 
-def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
+def _check_header(image: Image.Image, data: bytes, limits: Limits, made_of: Needed | None) -> None:
     width, height = image.size
     shown = f"the picture has {width} x {height} pixels"
     if image.format not in limits.formats:
-        raise _not_accepted(str(image.format), limits)
+        raise _not_accepted(_name(data, str(image.format)), limits)
     most = _most_pixels(image, data, limits)
     if width * height > most:
         hint = f"send at most {most} pixels" + (", or a JPEG" if image.format != "JPEG" else "")
@@ -127,6 +166,9 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     if max(width, height) > limits.max_aspect * min(width, height):
         hint = f"the long side may be {limits.max_aspect:g} times the short side at most"
         raise PictureError("extreme_aspect", shown, hint)
+    if made_of and (made_of.largest > most or made_of.pixels > most * MADE_OF):
+        message = f"{shown}, and {made_of.pixels} would be decoded"
+        raise PictureError("too_many_pixels", message, "save it anew: it is made of pictures out of proportion")
     if work(image, data) > most:
         message = f"{shown}, and {work(image, data)} would be decoded"
         raise PictureError("too_many_pixels", message, "save it anew: its scans or tiles are out of proportion")
@@ -134,9 +176,15 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
 
 def _most_pixels(image: Image.Image, data: bytes, limits: Limits) -> int:
     if image.format != "JPEG":
-        return limits.max_pixels_whole
+        return limits.max_pixels_heif if image.format in BOXED else limits.max_pixels_whole
     many = image.width * image.height > limits.max_pixels
     return limits.max_pixels * (SHARE if many and one_scan(data) else 1)
+
+
+def _name(data: bytes, otherwise: str) -> str:
+    """What people call the format."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    return "HEIC" if brand in HEIC_BRANDS else "AVIF" if brand in AVIF_BRANDS else otherwise
 
 
 def _not_accepted(name: str, limits: Limits) -> PictureError:
@@ -146,6 +194,10 @@ def _not_accepted(name: str, limits: Limits) -> PictureError:
 
 
 def _unidentified(data: bytes, limits: Limits) -> PictureError:
+    if (name := _name(data, "")) and {"HEIC": "HEIF"}.get(name, name) not in FORMATS:
+        return _not_accepted(name, limits)
+    if name:
+        return PictureError("corrupt", f"the {name} cannot be read", "send a complete, undamaged file")
     if tags := _tiff(data):
         what = f"a TIFF with {tags} is not read"
         return PictureError("unsupported_format", what, "save it as PNG, or as TIFF with 8 or 16 bits, unsigned")
