@@ -202,7 +202,7 @@ def test_a_corrupt_file_says_so_and_the_others_are_answered(page: Page) -> None:
     sent(page, broken, text, picture())
     expect(page.locator("#results h3")).to_have_text(["No answer", "No answer", "Cat"])
     expect(results(page).nth(0)).to_contain_text("The picture cannot be decoded")
-    expect(results(page).nth(1)).to_contain_text("Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF.")
+    expect(results(page).nth(1)).to_contain_text("Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, HEIF, AVIF.")
     expect(results(page).nth(1)).to_contain_text("not_an_image")
 
 

@@ -184,7 +184,7 @@ def test_batch_answers_in_order_and_one_bad_picture_fails_alone(client: httpx.Cl
         "error": {
             "code": "not_an_image",
             "message": "these bytes are not a picture that can be read",
-            "hint": "send one of JPEG, PNG, WEBP, GIF, BMP, TIFF",
+            "hint": "send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, HEIF, AVIF",
         },
         "request_id": "r.1",
     }

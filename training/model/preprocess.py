@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from training.model.picture.colour import to_srgb
+from training.model.picture.colour import changes, to_srgb
 from training.model.picture.header import DEFAULT_LIMITS, SCANS, Limits, PictureError, corrupt, open_checked, scans
 from training.model.picture.values import ValueRange, blank, flatten
 
@@ -74,9 +74,12 @@ def shrink(image: Image.Image, how: Preprocessing, data: bytes | None = None) ->
     """
     try:
         _draft(image, how)
-        pixels = None if data is None else _quickly_decoded(image, data)
-        decoded = flatten(image, how.value_range) if pixels is None else Image.fromarray(pixels)
-        small = _middle_square(decoded, how) if pixels is None else _middle_square_of(pixels, how)
+        decoded: NDArray[np.uint8] | Image.Image | None = None if data is None else _quickly_decoded(image, data)
+        if isinstance(decoded, np.ndarray):
+            small = _middle_square_of(decoded, how)
+        else:
+            decoded = flatten(image, how.value_range)
+            small = _middle_square(decoded, how)
         if data is not None and _one_colour(small) and _one_colour(np.asarray(decoded)):
             raise blank()
         return _turned(small, orientation(image))
@@ -133,7 +136,7 @@ def _quickly_decoded(image: Image.Image, data: bytes) -> NDArray[np.uint8] | Non
     except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
         return None
     profile = image.info.get("icc_profile")
-    return np.asarray(to_srgb(Image.fromarray(pixels), profile)) if profile else pixels
+    return np.asarray(to_srgb(Image.fromarray(pixels), profile)) if changes(profile, "RGB") else pixels
 
 
 class _Own(threading.local):

@@ -31,10 +31,15 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
     The same object where nothing is to do: no profile, one of sRGB, one that fits other pixels, a damaged one.
     """
-    if not profile or len(profile) > LONGEST or image.mode not in SPACES:
-        return image
-    transform = _transform(profile, image.mode)
+    transform = _transform(profile, image.mode) if profile and changes(profile, image.mode) else None
     return image if transform is None else transform.apply(image)
+
+
+def changes(profile: bytes | None, mode: str) -> bool:
+    """Whether `to_srgb` has anything to do for pixels of this mode."""
+    if not profile or len(profile) > LONGEST or mode not in SPACES:
+        return False
+    return _transform(profile, mode) is not None
 
 
 @functools.cache

@@ -83,7 +83,8 @@ def test_a_profile_is_looked_at_once() -> None:
     colour._transform.cache_clear()
     for seed in range(4):
         load(encoded(drawing(seed), icc_profile=icc), Preprocessing())
-    assert (colour._transform.cache_info().misses, colour._transform.cache_info().hits) == (1, 3)
+    assert colour._transform.cache_info().misses == 1
+    assert colour._transform.cache_info().hits >= 3
 
 
 def test_a_profile_of_other_pixels_is_no_profile() -> None:
