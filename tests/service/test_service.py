@@ -128,7 +128,7 @@ def requests_of_one(picture: bytes) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", requests_of_one(b""))
-@pytest.mark.parametrize("path", ["/predict", "/explain?format=json"])
+@pytest.mark.parametrize("path", ["/predict", "/heatmap"])
 def test_a_picture_comes_in_many_forms(client: httpx.Client, cat: bytes, path: str, name: str) -> None:
     expected = client.post(path, files={"image": cat}).raise_for_status().json()
     found = client.post(path, **requests_of_one(cat)[name]).raise_for_status().json()

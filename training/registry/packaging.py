@@ -23,6 +23,7 @@ TRAINING = Path(__file__).parents[1]
 SERVED_MODULES = (
     "common/errors.py",
     "common/files.py",
+    "common/units.py",
     "model/classifier.py",
     "model/columns.py",
     "model/folder.py",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, features
 
+from training.common import units
 from training.model.picture.boxes import BoxError, Needed, needed
 from training.model.picture.colour import wide_gamut
 
@@ -159,7 +160,7 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits, made_of: Need
         raise _not_accepted(_name(data, str(image.format)), limits)
     most = _most_pixels(image, data, limits)
     if width * height > most:
-        hint = f"send at most {most} pixels" + (", or a JPEG" if image.format != "JPEG" else "")
+        hint = f"send at most {units.pixels(most)}" + (", or a JPEG" if image.format != "JPEG" else "")
         raise PictureError("too_many_pixels", shown, hint)
     if min(width, height) < limits.min_side:
         raise PictureError("too_small", shown, f"send at least {limits.min_side} pixels on the short side")

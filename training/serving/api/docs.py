@@ -126,11 +126,13 @@ def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
     page = "Try it in the browser at [/ui](ui). " if settings.ui else ""
     size, batch = units.size(settings.max_bytes), units.size(settings.max_batch_bytes)
-    jpeg, whole = units.pixels(settings.max_pixels), units.pixels(settings.max_pixels_whole)
+    most = (settings.max_pixels_whole, settings.max_pixels_heif, settings.max_pixels)
+    whole, heif, jpeg = (units.pixels(count) for count in most)
     return (
         f"{page}\n\n"
         f"- **Formats**: {formats}.\n"
-        f"- **One picture**: at most {size}, and {jpeg} as a JPEG or {whole} in any other format; "
+        f"- **One picture**: at most {size}, and {heif} as HEIC or AVIF, {jpeg} as a JPEG (eight times as many "
+        f"in a single scan, as cameras write it) or {whole} in any other format; "
         f"at least {settings.min_side} pixels on the short side.\n"
         f"- **One batch**: at most {settings.max_pictures} pictures and {batch}.\n"
         f"- **Time**: a client has {settings.upload_timeout:g} s to send its pictures, and gets an answer within "

@@ -25,12 +25,12 @@ def test_a_jpeg_of_one_scan_is_limited_by_what_is_decoded_of_it() -> None:
     assert np.array_equal(load(JPEG, Preprocessing(), FEW), load(JPEG, Preprocessing()))
     shown = whole(open_checked(JPEG, FEW), most=FEW.max_pixels)
     assert shown.size == (200, 150)
-    assert refused(encoded(drawing(1, 1200, 900), "JPEG")).hint == "send at most 800000 pixels"
+    assert refused(encoded(drawing(1, 1200, 900), "JPEG")).hint == "send at most 800,000 pixels"
 
 
 def test_of_more_scans_every_pixel_is_in_memory() -> None:
     error = refused(encoded(drawing(1, 800, 600), "JPEG", progressive=True))
-    assert (error.code, error.hint) == ("too_many_pixels", "send at most 100000 pixels")
+    assert (error.code, error.hint) == ("too_many_pixels", "send at most 100,000 pixels")
     assert refused(scanned(drawing(1, 800, 600), 3)).code == "too_many_pixels"
 
 
