@@ -25,6 +25,7 @@ from training.common.errors import ExpectedError
 from training.common.files import file_sha256, replacing
 from training.common.progress import Bar
 from training.model import preprocess
+from training.model.picture import header
 from training.model.preprocess import Preprocessing, load
 
 MANIFEST_FILE = Path("data/manifest.csv")
@@ -157,10 +158,11 @@ def decoded(pictures: Sequence[Picture], how: Preprocessing) -> NDArray[np.uint8
 
 def decoded_key(pictures: Sequence[Picture], how: Preprocessing) -> str:
     """A name of what `decoded` gives: other pictures, preprocessing, code or libraries of it are another name."""
-    code = file_sha256(Path(preprocess.__file__))
+    module = Path(preprocess.__file__)
+    code = [file_sha256(path) for path in (module, *sorted(Path(header.__file__).parent.glob("*.py")))]
     names = ("pillow", "simplejpeg", *(["cykooz-resizer"] if preprocess.QUICK else []))
     libraries = [metadata.version(name) for name in names]
-    content = "\n".join([repr(how), code, *libraries, *(picture.sha256 for picture in pictures)])
+    content = "\n".join([repr(how), *code, *libraries, *(picture.sha256 for picture in pictures)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

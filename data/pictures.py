@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from data.duplicates import difference, normalised
-from training.model.preprocess import Limits, PictureError, flatten, open_checked, upright
+from training.model.picture.header import Limits, PictureError, open_checked
+from training.model.picture.values import ValueRange
+from training.model.preprocess import orientation, whole
 
 KEPT_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 JPEG_START = b"\xff\xd8"
+BOXED_START = b"ftyp"  # from the fifth byte of HEIC and AVIF, which not every browser shows: they become JPEG
 POINTER_START = b"version https://git-lfs.github.com/spec/"  # of the text file that stands for a file in Git LFS
 POINTER = "lfs_pointer"
 WORN_SIDE = 128  # pixels, short side that is enough to wear a picture out; it takes half the time of 512
@@ -30,6 +32,7 @@ class Rules:
 
     min_side: int
     max_short_side: int
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,15 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
     if data.startswith(POINTER_START):
         return Refused(task.source, POINTER, "a Git LFS pointer, not the picture: git lfs pull fetches it")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            image, plain = decode(data, rules)
+        image, plain = decode(data, rules)
     except PictureError as error:
         return Refused(task.source, error.code, str(error))
-    except Exception as error:  # damage can raise anything in a decoder, and warnings count as damage
-        return Refused(task.source, "corrupt", f"{type(error).__name__}: {error}")
     content = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     small = capped(image, rules.max_short_side)
     if plain and small is image:
         suffix = KEPT_SUFFIXES[plain]
     else:
-        data, suffix = encode(small, lossy=data.startswith(JPEG_START))
+        data, suffix = encode(small, lossy=data.startswith(JPEG_START) or data[4:8] == BOXED_START)
     sha256 = hashlib.sha256(data).hexdigest()
     path = task.folder / (sha256[:16] + suffix)
     path.write_bytes(data)
@@ -104,16 +103,14 @@ def examine(task: Task, rules: Rules) -> Examined | Refused:
 def decode(data: bytes, rules: Rules) -> tuple[Image.Image, str | None]:
     """The upright RGB picture, and its format if the file holds exactly these pixels and nothing else to see.
 
-    Raises PictureError, or whatever the decoder raises.
+    PictureError for what the service would refuse too, by the same code.
     """
     image = open_checked(data, Limits(min_side=rules.min_side))
-    Image.open(io.BytesIO(data)).verify()  # what decoding skips: the checksums and the end of a PNG
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # a TIFF forgets it when it is loaded
-    image.load()
+    turned = orientation(image) != 1  # a TIFF forgets it when it is loaded
     animated = image.format != "JPEG" and getattr(image, "is_animated", False)
     plain = image.mode == "RGB" and not (turned or animated or image.has_transparency_data)
     kind = image.format if plain and image.format in KEPT_SUFFIXES else None
-    return flatten(upright(image)), kind
+    return whole(image, rules.value_range), kind
 
 
 def capped(image: Image.Image, max_short_side: int) -> Image.Image:
@@ -126,7 +123,7 @@ def capped(image: Image.Image, max_short_side: int) -> Image.Image:
 
 
 def encode(image: Image.Image, lossy: bool) -> tuple[bytes, str]:
-    """The file and its suffix: JPEG of high quality for what was JPEG before, else PNG; without any metadata."""
+    """The file and its suffix: JPEG of high quality for what was JPEG, HEIC or AVIF, else PNG; without any metadata."""
     buffer = io.BytesIO()
     image.info.clear()
     if lossy:

@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -74,7 +75,7 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
         tasks = [
             Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
         ]
-        good, refused = _examine_all(tasks, Rules(section.min_side, section.max_short_side), section.workers)
+        good, refused = _examine_all(tasks, _rules(section), section.workers)
         unique, copies = _drop_copies(labelled(good, labels))
         check_left(unique, refused + copies, raw)
         leader = alike(unique, section.near_duplicate_distance)
@@ -103,6 +104,10 @@ def _class_folders(staged: Path, classes: Sequence[str]) -> Path:
     return staged
 
 
+def _rules(section: params.Prepare) -> Rules:
+    return Rules(section.min_side, section.max_short_side, section.values_from_to)
+
+
 def _examine_all(tasks: Sequence[Task], rules: Rules, workers: int) -> tuple[list[Examined], list[Refused]]:
     """Examine every file in a pool of processes; only descriptions come back, never pixels."""
     good: list[Examined] = []
@@ -126,6 +131,7 @@ def _examined(tasks: Sequence[Task], rules: Rules, workers: int) -> Iterator[Exa
 
 def _follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it is killed: a worker waits for work for ever otherwise."""
+    warnings.simplefilter("ignore")  # of decoders: the verdict on a picture says what matters
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:

@@ -18,7 +18,8 @@ from data.pictures import Refused
 from data.split import SPLITS, AssignedPicture, GoodPicture
 from training.common import html
 from training.common.html import picture, table
-from training.model.preprocess import flatten, open_checked, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import whole
 
 Summary = dict[str, Any]
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
@@ -140,7 +141,7 @@ def _refused_rows(refused: Sequence[Refused], raw: Path) -> Iterator[list[str]]:
 def _thumbnail(path: Path, title: str) -> str:
     """An img tag that holds the picture itself; nothing for a file that cannot be decoded."""
     try:
-        image = flatten(upright(open_checked(path.read_bytes())))
+        image = whole(open_checked(path.read_bytes()))
     except Exception:  # it is shown because it is damaged, and the reason stands beside it
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))

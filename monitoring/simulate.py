@@ -29,7 +29,8 @@ from training.common.cores import usable_cores
 from training.common.errors import ExpectedError
 from training.common.progress import Bar
 from training.model.classifier import Classifier
-from training.model.preprocess import Preprocessing, flatten, open_checked, shrink, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import Preprocessing, shrink, upright_size, whole
 from training.model.properties import PROPERTIES, measure
 from training.model.reference import Reference
 from training.params import Drift
@@ -135,7 +136,7 @@ def look(model: Served, known: Reference, folder: Path) -> Pool:
 
     def one(number: int) -> list[Seen]:
         data = files[number].path.read_bytes()
-        image = flatten(upright(open_checked(data)))
+        image = whole(open_checked(data), how.value_range)
         random = np.random.default_rng(number)
         images = [open_checked(data), *(change(image, random) for change in CHANGES.values())]
         return [_seen(classifier, known, each, how) for each in images]
@@ -153,7 +154,7 @@ def _sample(seen: Sequence[Seen], cap: int) -> Sample:
 
 
 def _seen(classifier: Classifier, known: Reference, image: Image.Image, how: Preprocessing) -> Seen:
-    turned = upright(image).size
+    turned = upright_size(image.size, image)
     pixels = shrink(image, how)
     probabilities, embedding = classifier.run(pixels[None], ("probabilities", "embedding"))
     properties = measure(pixels, *turned)

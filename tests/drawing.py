@@ -77,7 +77,7 @@ def data_section(**changes: Any) -> Data:
 def prepare_section(**changes: Any) -> Prepare:
     """Section `prepare` of params.yaml with large held-out shares, as small tests need."""
     values: dict[str, Any] = {"min_side": 16, "max_short_side": 64, "validation": 0.3, "test": 0.3}
-    return Prepare(**(values | {"seed": 0, "near_duplicate_distance": 6, "workers": 1} | changes))
+    return Prepare(**(values | {"seed": 0, "value_range": None, "near_duplicate_distance": 6, "workers": 1} | changes))
 
 
 def scanned(picture: Image.Image, more: int) -> bytes:

@@ -140,6 +140,12 @@ def photographs() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def picture_cases() -> Path | None:
+    """The folder of picture files that were once seen wrongly: PICTURE_CASES, or ../shared/cases/pictures."""
+    folder = Path(os.environ.get("PICTURE_CASES", ROOT.parent / "shared/cases/pictures"))
+    return folder if folder.is_dir() else None
+
+
 def _cluster() -> str | None:
     """Only one that KUBECONFIG names: a test must not take whatever cluster somebody works with."""
     if not os.environ.get("KUBECONFIG"):
@@ -324,6 +330,11 @@ PARTS = {
             "photographs",
             lambda: _here(photographs(), "PHOTOS is not set"),
             otherwise="PHOTOS=FOLDER make test: one with test/cats and test/dogs",
+        ),
+        Part(
+            "picture-cases",
+            lambda: _here(picture_cases(), "PICTURE_CASES is not set"),
+            otherwise="PICTURE_CASES=FOLDER make test: of files such as phones and scanners write",
         ),
     )
 }

@@ -151,7 +151,7 @@ def _card(settings: params.Params, manifest: Manifest, trained: Trained, calibra
         "name": settings.register_.name,
         "architecture": trained.architecture,
         "classes": list(trained.classes),
-        "preprocessing": vars(trained.preprocessing),
+        "preprocessing": trained.preprocessing.as_dict(),
         "head": trained.head,
         "precision": settings.export.precision,
         "temperature": calibration.temperature,

@@ -88,8 +88,21 @@ class Prepare(Section):
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
     seed: NotNegative
+    value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]
     workers: NotNegative
+
+    @field_validator("value_range")
+    @classmethod
+    def rises(cls, value_range: list[float] | None) -> list[float] | None:
+        """Black has the lower value: what is white at 0 says so in the file."""
+        if value_range and not value_range[0] < value_range[1]:
+            raise ValueError("the value of black must be lower than that of white")
+        return value_range
+
+    @property
+    def values_from_to(self) -> tuple[float, float] | None:
+        return (self.value_range[0], self.value_range[1]) if self.value_range else None
 
 
 class Train(Section):
@@ -196,9 +209,10 @@ class Serve(Section):
     max_pictures: Count
     max_pixels: Count
     max_pixels_whole: Count
+    max_pixels_heif: Count
     min_side: Count
     max_aspect: Annotated[float, Field(ge=1)]
-    formats: Annotated[list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]], Field(min_length=1)]
+    formats: Annotated[list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF"]], Field(min_length=1)]
     max_waiting: Count
     max_batch: Annotated[int, Field(ge=2, le=10_000)]
     workers: Processes

@@ -34,7 +34,7 @@ from training.common.progress import Bar
 from training.model.classifier import Classifier
 from training.model.columns import SCORED, of_classes
 from training.model.folder import MODEL_FOLDER, ModelFolder
-from training.model.preprocess import PictureError
+from training.model.picture.header import PictureError
 
 LABEL_COLUMNS = ("label", "class")  # of a manifest
 CHUNK = 256  # pictures; that many are lost at most when a run is cut off

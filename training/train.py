@@ -36,20 +36,28 @@ from training.fit.outputs import HISTORY_FILE, SUMMARY_FILE, WEIGHTS_FILE
 from training.fit.pooled import Frozen, Split
 from training.fit.solve import described, solve
 from training.fit.tuning import Tuning
+from training.model.picture.values import ValueRange
 from training.model.preprocess import Preprocessing
 
 VALIDATION_BATCH = 32
 
 
-def preprocessing(size: int) -> Preprocessing:
-    """The middle 7/8 of the picture, as the ImageNet weights were evaluated."""
-    return Preprocessing(size, round(size * 8 / 7), "bilinear")
+def preprocessing(size: int, value_range: ValueRange | None = None) -> Preprocessing:
+    """The middle 7/8 of the picture, as the ImageNet weights were evaluated. `value_range` is what `prepare` read the
+    pictures with; with the model it comes to the service."""
+    return Preprocessing(size, round(size * 8 / 7), "bilinear", value_range)
 
 
 class Trainer:
     """One training run; `run` leaves the weights that won in `model`."""
 
-    def __init__(self, settings: params.Train, manifest: Manifest, world: World = distributed.ALONE) -> None:
+    def __init__(
+        self,
+        settings: params.Train,
+        manifest: Manifest,
+        world: World = distributed.ALONE,
+        value_range: ValueRange | None = None,
+    ) -> None:
         self.settings = settings
         self.manifest = manifest
         self.world = world
@@ -57,7 +65,7 @@ class Trainer:
         self.model = build(settings.architecture, settings.weights, len(manifest.classes)).to(self.device)
         short_side = np.median([min(row.width, row.height) for row in manifest.split("train")])
         self.recipe: Recipe = recipe(settings, self.model, float(short_side))
-        self.how = preprocessing(self.recipe.image_size)
+        self.how = preprocessing(self.recipe.image_size, value_range)
         self.batch_size = world.batch(self.recipe.batch_size)
         self.seed = settings.seed + world.rank  # of order and augmentation; the start weights are the same everywhere
         seen = decoded_key(manifest.split("train"), self.how)
@@ -169,11 +177,11 @@ def _moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor
     return average + (new - average) * (1 - memory) if average.is_floating_point() else new
 
 
-def train(settings: params.Train, world: World = distributed.ALONE) -> None:
+def train(settings: params.Train, world: World = distributed.ALONE, value_range: ValueRange | None = None) -> None:
     """Train on data/manifest.csv and write weights, history and summary; continues an interrupted run."""
     if world.leads:
         commit()  # a model without a commit has no lineage: told now, not after the training
-    trainer = Trainer(settings, Manifest.read(), world)
+    trainer = Trainer(settings, Manifest.read(), world, value_range)
     progress = trainer.run()
     if world.leads:
         write(trainer, progress)
@@ -184,7 +192,7 @@ def write(trainer: Trainer, progress: Progress) -> None:
     summary = {
         "classes": trainer.manifest.classes,
         "architecture": trainer.settings.architecture,
-        "preprocessing": vars(trainer.how),
+        "preprocessing": trainer.how.as_dict(),
         "recipe": vars(trainer.recipe),
         "levels": trainer.model.levels,
         "head": trainer.choice,
@@ -209,8 +217,9 @@ def main() -> None:
     )
     params.add_arguments(parser, params.Train)
     arguments = parser.parse_args()
+    loaded = params.load()
     with distributed.joined() as world:
-        train(params.override(params.load().train, arguments), world)
+        train(params.override(loaded.train, arguments), world, loaded.prepare.values_from_to)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from pathlib import Path, PurePath
 
 from data.errors import DataError
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".hif", ".avif"]
+)
 # Pictures too, which nothing here reads: to leave them out in silence would be to lose them.
 UNREAD = frozenset(
     [
-        *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".tga", ".ppm", ".pgm", ".dcm"),
+        *(".jxl", ".jp2", ".psd", ".svg", ".eps", ".tga", ".ppm", ".pgm", ".dcm"),
         *(".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
     ]
 )

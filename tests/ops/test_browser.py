@@ -33,6 +33,7 @@ from playwright.sync_api import (
 )
 
 from tests import parts
+from tests.service.pictures import plain
 from tests.service.server import ROOT, Server, copy_project, make_champion, promotion_of
 from tests.tiny import good_behaviour, tiny_model_folder, tiny_picture
 from training.evaluation import metrics
@@ -201,13 +202,13 @@ def test_a_corrupt_file_says_so_and_the_others_are_answered(page: Page) -> None:
     sent(page, broken, text, picture())
     expect(page.locator("#results h3")).to_have_text(["No answer", "No answer", "Cat"])
     expect(results(page).nth(0)).to_contain_text("The picture cannot be decoded")
-    expect(results(page).nth(1)).to_contain_text("Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF.")
+    expect(results(page).nth(1)).to_contain_text("Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, HEIF, AVIF.")
     expect(results(page).nth(1)).to_contain_text("not_an_image")
 
 
 def test_not_sure_comes_with_its_reason_and_asks_what_it_is(page: Page) -> None:
     grey = io.BytesIO()
-    Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")
+    plain((40, 40), (128, 128, 128)).save(grey, "PNG")
     result = sent(page, {"name": "grey.png", "mimeType": "image/png", "buffer": grey.getvalue()})
     expect(result.get_by_role("heading")).to_have_text("Not sure")
     expect(result.locator(".reason")).to_contain_text("names a class from 60.0 % up")

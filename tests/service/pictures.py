@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from tests.tiny import tiny_picture
@@ -17,6 +18,13 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def plain(size: tuple[int, int], colour: tuple[int, ...], mode: str = "RGB") -> Image.Image:
+    """Of one colour but for a pixel in the corner, which the network does not see: without it nobody takes it."""
+    image = Image.new(mode, size, colour)
+    image.putpixel((0, 0), tuple(255 - level for level in colour))
+    return image
 
 
 def cat() -> Image.Image:
@@ -56,7 +64,19 @@ def good_kinds() -> dict[str, bytes]:
         "16-bit png": encode(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "PNG"),
         "float tiff": encode(Image.fromarray(np.asarray(grey).astype(np.float32) / 255), "TIFF"),
         "bilevel png": encode(grey.convert("1"), "PNG"),
+        "heic": encode(image, "HEIF"),
+        "heic of tiles": heic_of_tiles(image),
+        "avif": encode(image, "AVIF"),
     }
+
+
+def heic_of_tiles(image: Image.Image, side: int = 32) -> bytes:
+    """As phones write it: a grid of pictures."""
+    pillow_heif.options.GRID_TILE_SIZE = side
+    try:
+        return encode(image, "HEIF")
+    finally:
+        pillow_heif.options.GRID_TILE_SIZE = 0
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -72,7 +92,7 @@ def bomb(width: int, height: int) -> bytes:
 
 def large_but_allowed() -> bytes:
     """A picture of nearly 16 million pixels in a few kilobytes."""
-    return encode(Image.new("RGBA", (4000, 3990), (10, 20, 30, 128)), "PNG")
+    return encode(plain((4000, 3990), (10, 20, 30, 128), "RGBA"), "PNG")
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

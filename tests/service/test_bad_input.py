@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse, RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import httpx
 import pytest
@@ -57,18 +58,21 @@ ONE_FILE = {
     "too many bytes": (b"\0" * 2_000_001, 413, "too_many_bytes"),
     "pickle": (pickle.dumps({"a": 1}), 415, "not_an_image"),
 }
+JSON = {"Content-Type": "application/json"}
 Body = tuple[dict[str, str], bytes, int, str]  # headers, body, status, code
 
 
 def bodies(name: str) -> dict[str, Body]:
     """What no address with the field `name` takes."""
-    json_headers = {"Content-Type": "application/json"}
     picture = field(name, PNG)
     return {
         "no body": ({}, b"", 415, "wrong_content_type"),
-        "json": (json_headers, f'{{"{name}": "http://127.0.0.1/"}}'.encode(), 415, "wrong_content_type"),
+        "no json": (JSON, b"{", 400, "broken_json"),
+        "json of no object": (JSON, b"[1]", 422, "missing_field"),
+        "json without the field": (JSON, b'{"data": 1}', 422, "missing_field"),
+        "deep json": (JSON, b"[" * 100_000, 400, "broken_json"),
+        "text": ({"Content-Type": "text/plain"}, PNG, 415, "wrong_content_type"),
         "pickled": (PICKLE, pickle.dumps([1]), 415, "wrong_content_type"),
-        "octets": ({"Content-Type": "application/octet-stream"}, PNG, 415, "wrong_content_type"),
         "no boundary": ({"Content-Type": "multipart/form-data"}, form(picture), 400, "broken_multipart"),
         "wrong boundary": (FORM, form(picture).replace(b"--b", b"--c"), 400, "broken_multipart"),
         "not closed": (FORM, form(picture, end=b""), 400, "broken_multipart"),
@@ -83,6 +87,17 @@ def bodies(name: str) -> dict[str, Body]:
 BODIES_OF_ONE: dict[str, Body] = {  # what an address for one picture does not take
     "repeated field": (FORM, form(field("image", PNG), field("image", PNG)), 422, "repeated_field"),
     "raw text as picture": ({"Content-Type": "image/png"}, b"hello", 415, "not_an_image"),
+    "octets that are no picture": ({"Content-Type": "application/octet-stream"}, b"hello", 415, "not_an_image"),
+    "number in json": (JSON, b'{"image": 1}', 422, "not_base64"),
+    "list in json": (JSON, b'{"image": ["AAAA"]}', 422, "not_base64"),
+    "no base64": (JSON, b'{"image": "%%%%"}', 422, "not_base64"),
+    "cut base64": (JSON, b'{"image": "iVBORw0KGg"}', 422, "not_base64"),
+    "letters beyond ascii": (JSON, '{"image": "k\u00e4tz"}'.encode(), 422, "not_base64"),
+    "data url of text": (JSON, b'{"image": "data:text/plain,hello"}', 422, "not_base64"),
+    "nothing in base64": (JSON, b'{"image": ""}', 422, "empty"),
+    "text in base64": (JSON, b'{"image": "aGVsbG8="}', 415, "not_an_image"),
+    "address in json": (JSON, b'{"image": "http://127.0.0.1/cat.png"}', 422, "not_a_file"),
+    "long base64": (JSON, b'{"image": "' + b"A" * 2_760_000 + b'"}', 413, "too_many_bytes"),
     "raw empty": ({"Content-Type": "image/png"}, b"", 422, "empty"),
 }
 
@@ -133,6 +148,10 @@ def test_bad_batches(client: httpx.Client) -> None:
     )
     assert_error(client.post("/predict_batch", files=[("image", PNG)]), 422, "missing_field")
     assert_error(client.post("/predict_batch", files=[("images", PNG)] * 33), 422, "too_many_pictures")
+    assert_error(client.post("/predict_batch", json={"images": ["AAAA"] * 33}), 422, "too_many_pictures")
+    wrong: Any
+    for wrong in ("AAAA", [], {"0": "AAAA"}):
+        assert_error(client.post("/predict_batch", json={"images": wrong}), 422, "missing_field")
 
 
 @pytest.mark.parametrize("query", ["abstain=maybe", "abstain="])
@@ -202,8 +221,12 @@ def test_an_address_is_never_fetched(client: httpx.Client, trap: HTTPServer, pat
     name, address = FIELDS[path], f"http://127.0.0.1:{trap.server_port}/cat.png"
     text = client.post(path, content=form(field(name, address.encode(), filename=None)), headers=FORM)
     assert_error(text, 422, "not_a_file")
-    for body in ({"data": {name: address}}, {"json": {name: address}}, {"json": {name: [address]}}):
-        assert_error(client.post(path, **body), 415, "wrong_content_type")
+    assert_error(client.post(path, data={name: address}), 415, "wrong_content_type")
+    inside = client.post(path, json={name: [address] if name == "images" else address})
+    if name == "images":
+        assert [each["error"]["code"] for each in inside.json()] == ["not_a_file"]
+    else:
+        assert_error(inside, 422, "not_a_file")
     pickled = client.post(path, content=pickle.dumps({name: Fetch(address)}), headers=PICKLE)
     assert_error(pickled, 415, "wrong_content_type")
     file = client.post(path, files={name: address.encode()})

@@ -95,7 +95,7 @@ def codes(pattern: str, *names: str) -> set[str]:
 
 
 def test_every_error_code_of_the_source_is_documented() -> None:
-    names = ("api/requests", "api/multipart", "api/edge", "api/feedback", "records/feedback_store")
+    names = ("api/requests", "api/contents", "api/multipart", "api/edge", "api/feedback", "records/feedback_store")
     modules = [f"serving/{name}" for name in ("errors", *names, "connections/protocol")]
     found = codes(r'Fault\(\s*\d+, "(\w+)"', *modules) | codes(r'\d+: \("(\w+)"', *modules)
     assert len(found) > 15
@@ -103,8 +103,8 @@ def test_every_error_code_of_the_source_is_documented() -> None:
 
 
 def test_every_error_code_of_a_picture_is_documented_with_its_status() -> None:
-    found = codes(r'PictureError\(\s*"(\w+)"', "model/preprocess")
-    assert len(found) >= 7
+    found = codes(r'PictureError\(\s*"(\w+)"', "model/picture/header", "model/picture/values")
+    assert len(found) >= 9
     assert found >= set(PICTURE_STATUS)
     for code in found:
         assert re.search(rf"\b{code}\b", PROBLEMS[PICTURE_STATUS.get(code, 422)]), code

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from PIL import Image
 
-from tests.service.pictures import encode
+from tests.service.pictures import encode, plain
 from tests.service.server import Server, children, raw_post, reads_nothing, talk
 from training.serving.connections.protocol import OVERLOAD_PAUSE_S
 
@@ -48,7 +47,7 @@ def tight(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="module")
 def slow_picture() -> bytes:
     """Takes an eighth of a second to decode, and no time to send."""
-    return encode(Image.new("RGBA", (2000, 1990), (10, 20, 30, 128)), "PNG")
+    return encode(plain((2000, 1990), (10, 20, 30, 128), "RGBA"), "PNG")
 
 
 def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(tight: Server, slow_picture: bytes) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import httpx
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.pictures import encode, good_kinds, sideways
+from tests.service.pictures import encode, good_kinds, plain, sideways
 from tests.service.server import Server, batch_sizes, copy_project
 from tests.tiny import tiny_model_folder, tiny_picture
 from training.model.classifier import Classifier
@@ -105,13 +107,50 @@ def test_every_answer_tells_where_its_time_went(client: httpx.Client, cat: bytes
     assert list(timing(client.get("/health"))) == list(timing(client.get("/nothing"))) == ["total"]
 
 
+def requests_of_one(picture: bytes) -> dict[str, dict[str, Any]]:
+    """The bodies in which people send one picture."""
+    text = base64.b64encode(picture).decode()
+    lines = base64.encodebytes(picture).decode()
+    part = b'--b\r\nContent-Disposition: form-data; name="image%b\r\n\r\n' + picture + b"\r\n--b--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    bodies = {
+        "media type without a name": part.replace(b"%b", b'"\r\nContent-Type: image/png', 1),
+        "octets without a name": part.replace(b"%b", b'"\r\nContent-Type: application/octet-stream', 1),
+        "encoded name alone": part.replace(b"%b", b"\"; filename*=UTF-8''k%C3%A4tzchen.png", 1),
+        "field of PHP": part.replace(b"%b", b'[]"; filename="a.png"', 1),
+    }
+    return {name: {"content": body, "headers": form} for name, body in bodies.items()} | {
+        "octets": {"content": picture, "headers": {"Content-Type": "application/octet-stream"}},
+        "data url": {"json": {"image": f"data:image/png;base64,{text}"}},
+        "base64": {"json": {"image": text, "note": "of no matter"}},
+        "base64 in lines": {"json": {"image": lines}},
+    }
+
+
+@pytest.mark.parametrize("name", requests_of_one(b""))
+@pytest.mark.parametrize("path", ["/predict", "/heatmap"])
+def test_a_picture_comes_in_many_forms(client: httpx.Client, cat: bytes, path: str, name: str) -> None:
+    expected = client.post(path, files={"image": cat}).raise_for_status().json()
+    found = client.post(path, **requests_of_one(cat)[name]).raise_for_status().json()
+    expected, found = (answer.get("answer", answer) for answer in (expected, found))
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-3)
+
+
+def test_many_pictures_come_in_json_and_as_php_names_them(client: httpx.Client, cat: bytes, dog: bytes) -> None:
+    texts = [base64.b64encode(data).decode() for data in (cat, b"hello", dog)]
+    found = client.post("/predict_batch", json={"images": [texts[0], texts[1], f"data:;base64,{texts[2]}"]}).json()
+    assert [each.get("label") for each in found] == ["cat", None, "dog"]
+    assert found[1]["error"]["code"] == "not_an_image"
+    found = client.post("/predict_batch", files=[("images[]", cat), ("images[]", dog)]).json()
+    assert [each["label"] for each in found] == ["cat", "dog"]
+
+
 def test_not_sure_is_an_answer_and_can_be_switched_off(client: httpx.Client) -> None:
-    grey = io.BytesIO()
-    Image.new("RGB", (40, 40), (128, 128, 128)).save(grey, "PNG")
-    unsure = client.post("/predict", files={"image": grey.getvalue()}).json()
+    grey = encode(plain((40, 40), (128, 128, 128)), "PNG")
+    unsure = client.post("/predict", files={"image": grey}).json()
     assert unsure["label"] is None
     assert unsure["reason"] == "low_confidence"
-    sure = client.post("/predict?abstain=false", files={"image": grey.getvalue()}).json()
+    sure = client.post("/predict?abstain=false", files={"image": grey}).json()
     assert sure["label"] in ("cat", "dog")
     assert "reason" not in sure
     assert sure["probabilities"] == unsure["probabilities"]
@@ -121,7 +160,7 @@ def test_unfamiliar_is_an_answer_and_can_be_switched_off(tmp_path: Path) -> None
     """The brighter a picture is, the less familiar to the tiny model, however much it looks like a cat."""
     abstention = {"confidence_threshold": 0.6, "risk": 0.01, "novelty_threshold": 1.25, "novelty_quantile": 0.995}
     folder = tiny_model_folder(tmp_path / "folder", abstention=abstention)
-    bright = encode(Image.new("RGB", (40, 40), (255, 200, 200)), "PNG")
+    bright = encode(plain((40, 40), (255, 200, 200)), "PNG")
     own = Server.start(copy_project(tmp_path), tmp_path / "home", MODEL_PATH=str(folder.path), SERVE_DRAIN="0")
     try:
         with httpx.Client(base_url=own.url, timeout=20) as client:
@@ -145,7 +184,7 @@ def test_batch_answers_in_order_and_one_bad_picture_fails_alone(client: httpx.Cl
         "error": {
             "code": "not_an_image",
             "message": "these bytes are not a picture that can be read",
-            "hint": "send one of JPEG, PNG, WEBP, GIF, BMP, TIFF",
+            "hint": "send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, HEIF, AVIF",
         },
         "request_id": "r.1",
     }
@@ -205,7 +244,7 @@ def test_batches_form_from_concurrent_one_picture_requests(client: httpx.Client,
 
 def test_pictures_that_are_slow_to_decode_are_answered_one_after_another(server: Server) -> None:
     """Those decoded first do not wait for the rest to be decoded."""
-    slow = encode(Image.new("RGBA", (2000, 1990), (10, 20, 30, 128)), "PNG")  # an eighth of a second
+    slow = encode(plain((2000, 1990), (10, 20, 30, 128), "RGBA"), "PNG")  # an eighth of a second
 
     def ask(_: int) -> float:
         answer = httpx.post(f"{server.url}/predict", files={"image": slow}, timeout=60)

@@ -17,7 +17,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring import request_log
-from tests.service.pictures import encode
+from tests.service.pictures import encode, plain
 from training.model.classifier import Classifier
 from training.model.folder import ModelFolder
 from training.model.preprocess import load
@@ -76,7 +76,7 @@ def say(client: httpx.Client, request_id: str, label: str) -> httpx.Response:
 @pytest.fixture
 def grey() -> bytes:
     """The model is not sure of it."""
-    return encode(Image.new("RGB", (40, 40), (128, 128, 128)), "PNG")
+    return encode(plain((40, 40), (128, 128, 128)), "PNG")
 
 
 def test_every_answer_is_counted_once_by_label_reason_and_error(
@@ -142,7 +142,7 @@ def test_a_line_of_the_log_says_all_of_a_prediction(client: httpx.Client, projec
 def test_sides_are_those_of_the_picture_held_upright(client: httpx.Client, project: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encode(Image.new("RGB", (120, 50), (200, 60, 60)), "JPEG", exif=exif)
+    data = encode(plain((120, 50), (200, 60, 60)), "JPEG", exif=exif)
     client.post("/predict", files={"image": data}, headers={"X-Request-ID": "upright"}).raise_for_status()
     [line] = logged(project, "upright")
     assert (line["format"], line["width"], line["height"]) == ("JPEG", 50, 120)

@@ -10,7 +10,7 @@ from dvc_data.hashfile.meta import Meta
 from training import params
 from training.params import ParamsError
 
-LISTS = {"harmless", "ignore", "rename", "formats", "cors_origins"}  # keys that hold more than one value
+LISTS = {"harmless", "ignore", "rename", "formats", "cors_origins", "value_range"}  # keys that hold more than one value
 PROJECT_FILE = Path(__file__).parents[2] / params.PARAMS_FILE
 
 

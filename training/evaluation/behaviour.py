@@ -18,7 +18,8 @@ from PIL import ExifTags, Image, ImageEnhance, ImageFilter, ImageOps
 from PIL.Image import Image as Picture
 
 from training.evaluation import metrics
-from training.model.preprocess import Preprocessing, flatten, open_checked, shrink, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import Preprocessing, shrink, whole
 
 Probabilities = Callable[[NDArray[np.uint8], str], NDArray[np.floating[Any]]]
 Change = Callable[[Picture], Picture]  # of an upright RGB picture
@@ -86,7 +87,7 @@ def measure(probabilities: Probabilities, pictures: Sequence[bytes], how: Prepro
     the mean change of the probability of that answer. For every change that must lower the confidence: the mean
     confidence before and after, and the 95 % interval of the mean difference.
     """
-    originals = [upright(flatten(open_checked(data))) for data in pictures]
+    originals = [whole(open_checked(data)) for data in pictures]
 
     def seen(name: str, change: Change) -> NDArray[np.float64]:
         images = np.stack([shrink(change(picture), how) for picture in originals])

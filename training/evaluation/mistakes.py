@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data.manifest import PICTURES_FOLDER
-from training.model.preprocess import flatten, open_checked, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import whole
 
 FOLDER = "mistakes"
 SIDE = 160  # pixels, of a thumbnail's long side
@@ -43,7 +44,7 @@ def embed(mistakes: list[Mistake], folder: Path) -> list[dict[str, Any]]:
     records = []
     for number, mistake in enumerate(mistakes):
         file = f"{FOLDER}/{number:02d}.jpg"
-        picture = upright(flatten(open_checked(mistake.path.read_bytes())))
+        picture = whole(open_checked(mistake.path.read_bytes()))
         picture.thumbnail((SIDE, SIDE))
         (folder / FOLDER).mkdir(exist_ok=True)
         picture.save(folder / file, quality=QUALITY)

@@ -16,7 +16,8 @@ from training.common.files import replacing
 from training.common.table import columns
 from training.evaluation.paired import Contingency
 from training.evaluation.scores import Scores, score
-from training.model.preprocess import open_checked, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import whole
 from training.registry import pull
 from training.registry.mlflow_store import Registry, Version
 
@@ -86,7 +87,7 @@ def draw_sheet(pictures: Sequence[Picture], numbers: NDArray[np.intp], a: Scores
     pen = ImageDraw.Draw(sheet)
     for place, (picture, number) in enumerate(shown):
         left, top = place % ACROSS * TILE, place // ACROSS * (TILE + CAPTION)
-        image = upright(open_checked(picture.path.read_bytes())).convert("RGB")
+        image = whole(open_checked(picture.path.read_bytes()))
         image.thumbnail((TILE - 4, TILE - 4))
         sheet.paste(image, (left + 2, top + 2))
         pen.text((left + 4, top + TILE), f"is {picture.label}", "black")

@@ -9,7 +9,6 @@ is not installed, Pillow resizes: it has no wheel for Linux on arm64.
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 from dataclasses import dataclass
@@ -18,7 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image
+
+from training.model.picture.colour import changes, to_srgb
+from training.model.picture.header import DEFAULT_LIMITS, SCANS, Limits, PictureError, corrupt, open_checked, scans
+from training.model.picture.values import ValueRange, blank, flatten
 
 try:
     import cykooz_resizer as quick
@@ -27,36 +30,8 @@ except ModuleNotFoundError:
 
 QUICK = quick is not None
 
-# The limit on pixels is ours (Limits.max_pixels), checked on the header; Pillow's own only warns and is per process.
-Image.MAX_IMAGE_PIXELS = None
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SCANS = 10  # of a progressive JPEG as encoders make it; each is a pass over all of its pixels
-BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+LOOK = 16  # pixels from one that is looked at to the next
 MARGIN = 8  # pixels around the middle square that the filter may look at: its support, as nothing shrinks by half here
-
-
-class PictureError(ValueError):
-    """These bytes are not a picture that can be classified.
-
-    `code` is one of empty, not_an_image, unsupported_format, too_many_pixels, too_small, extreme_aspect, corrupt;
-    `hint` says what would be accepted.
-    """
-
-    def __init__(self, code: str, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.hint = hint
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is accepted before a single pixel is decoded."""
-
-    max_pixels: int = 50_000_000
-    min_side: int = 8
-    max_aspect: float = 20.0
-    formats: tuple[str, ...] = FORMATS
 
 
 @dataclass(frozen=True)
@@ -65,14 +40,21 @@ class Preprocessing:
 
     `shrink` is the filter for pictures that become smaller: bicubic, or bilinear, as accurate there at half the work.
     Smaller ones are enlarged by bicubic: bilinear blurs them, and costs 2 points of accuracy on pictures of 32 x 32.
+    `value_range`: the values of black and white in grey pictures of more than 8 bits, as training data had them.
     """
 
     size: int = 224
     resize: int = 256
     shrink: Literal["bicubic", "bilinear"] = "bicubic"
+    value_range: ValueRange | None = None
 
+    def __post_init__(self) -> None:
+        if self.value_range is not None:  # a list where it comes from JSON
+            object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
 
-DEFAULT_LIMITS = Limits()
+    def as_dict(self) -> dict[str, Any]:
+        """What a model card keeps: a service that knows no `value_range` reads the card of a model without one."""
+        return {name: value for name, value in vars(self).items() if name != "value_range" or value is not None}
 
 
 def load(data: bytes, how: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -87,15 +69,53 @@ def load(data: bytes, how: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> ND
 def shrink(image: Image.Image, how: Preprocessing, data: bytes | None = None) -> NDArray[np.uint8]:
     """The second half of `load`: the opened picture decoded and made the network's input; PictureError if damaged.
 
-    `data` are the bytes that `image` was opened from: with them a JPEG is decoded sooner, to the same pixels.
+    `data` are the bytes that `image` was opened from: with them a JPEG is decoded sooner, to the same pixels, and a
+    picture of one colour is refused.
     """
     try:
         _draft(image, how)
-        pixels = None if data is None else _quickly_decoded(image, data)
-        small = _middle_square(flatten(image), how) if pixels is None else _middle_square_of(pixels, how)
-        return _turned(small, _orientation(image))
+        decoded: NDArray[np.uint8] | Image.Image | None = None if data is None else _quickly_decoded(image, data)
+        if isinstance(decoded, np.ndarray):
+            small = _middle_square_of(decoded, how)
+        else:
+            decoded = flatten(image, how.value_range)
+            small = _middle_square(decoded, how)
+        if data is not None and _one_colour(small) and _one_colour(np.asarray(decoded)):
+            raise blank()
+        return _turned(small, orientation(image))
+    except PictureError:
+        raise
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-        raise _corrupt(error) from None
+        raise corrupt(error) from None
+
+
+def whole(
+    image: Image.Image, value_range: ValueRange | None = None, most: int = DEFAULT_LIMITS.max_pixels
+) -> Image.Image:
+    """The opened picture as `shrink` sees it, upright RGB in full size; PictureError for what `load` would refuse.
+
+    Of a JPEG with more than `most` pixels the largest is given that is decoded from it and has no more.
+    """
+    try:
+        scale = next((scale for scale in (1, 2, 4) if image.width * image.height <= most * scale**2), 8)
+        if image.format == "JPEG" and scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
+        rgb = flatten(image, value_range)
+        if _one_colour(np.asarray(rgb.resize((LOOK, LOOK), Image.Resampling.NEAREST))) and _one_colour(np.asarray(rgb)):
+            raise blank()
+        turn = _TURNS.get(orientation(image))
+        upright = rgb if turn is None else rgb.transpose(turn)
+        upright.info.clear()  # what it says of orientation and profile is done
+        return upright
+    except PictureError:
+        raise
+    except Exception as error:  # as in `shrink`
+        raise corrupt(error) from None
+
+
+def _one_colour(pixels: NDArray[np.uint8]) -> bool:
+    """Of RGB [h, w, 3]; some are looked at first, which is enough for nearly all pictures."""
+    return not (pixels[::LOOK, ::LOOK] != pixels[0, 0]).any() and not (pixels != pixels[0, 0]).any()
 
 
 def _draft(image: Image.Image, how: Preprocessing) -> None:
@@ -115,92 +135,8 @@ def _quickly_decoded(image: Image.Image, data: bytes) -> NDArray[np.uint8] | Non
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
     except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
         return None
-    return pixels
-
-
-def open_checked(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture with its header read and checked against `limits`; its pixels are not decoded yet."""
-    if not data:
-        raise PictureError("empty", "the picture has no bytes", "send the bytes of a picture file")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.format == "MPO":  # a JPEG with further pictures behind it, as many phones write them
-            image.format = "JPEG"
-    except UnidentifiedImageError:
-        hint = f"send one of {', '.join(limits.formats)}"
-        raise PictureError("not_an_image", "these bytes are not a picture that can be read", hint) from None
-    except Exception as error:  # as in `shrink`
-        raise _corrupt(error) from None
-    _check_header(image, limits)
-    if work(image, data) > limits.max_pixels:
-        message = f"the picture has {image.width} x {image.height} pixels, and {work(image, data)} would be decoded"
-        raise PictureError("too_many_pixels", message, "save it anew: its scans or tiles are out of proportion")
-    return image
-
-
-def work(image: Image.Image, data: bytes) -> int:
-    """Pixels that are decoded to see the opened picture. A file may want more of them than it shows: a TIFF by tiles
-    larger than the picture, a JPEG by scan after scan over the same pixels."""
-    pixels = image.width * image.height
-    if image.format == "JPEG":
-        return pixels * max(1, scans(data) // SCANS)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        sides = [image.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
-        if all(isinstance(side, int) for side in sides):
-            return max(pixels, int(math.prod(sides)))
-    return pixels
-
-
-def scans(data: bytes) -> int:
-    """Scans of a JPEG, with those of pictures embedded in it: their marker stands nowhere else."""
-    return data.count(b"\xff\xda")
-
-
-def _check_header(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
-    if image.format not in limits.formats:
-        hint = f"send one of {', '.join(limits.formats)}"
-        raise PictureError("unsupported_format", f"{image.format} pictures are not accepted", hint)
-    if width * height > limits.max_pixels:
-        hint = f"send at most {limits.max_pixels} pixels"
-        raise PictureError("too_many_pixels", f"the picture has {width} x {height} pixels", hint)
-    if min(width, height) < limits.min_side:
-        hint = f"send at least {limits.min_side} pixels on the short side"
-        raise PictureError("too_small", f"the picture has {width} x {height} pixels", hint)
-    if max(width, height) > limits.max_aspect * min(width, height):
-        hint = f"the long side may be {limits.max_aspect:g} times the short side at most"
-        raise PictureError("extreme_aspect", f"the picture has {width} x {height} pixels", hint)
-
-
-def _corrupt(error: Exception) -> PictureError:
-    return PictureError("corrupt", f"the picture cannot be decoded: {error}", "send a complete, undamaged file")
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """The decoded pixels as RGB: transparency over white, 16-bit and floating-point grey scaled to 8 bits."""
-    if image.mode == "RGB" and not image.has_transparency_data:
-        image.load()
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGB", image.size, BACKGROUND)
-        ground.paste(image, mask=image.getchannel("A"))
-        return ground
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    top = 65535.0 if image.mode.startswith("I") else 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
-    return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as it was held: its EXIF orientation applied."""
-    return ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
+    return np.asarray(to_srgb(Image.fromarray(pixels), profile)) if changes(profile, "RGB") else pixels
 
 
 class _Own(threading.local):
@@ -278,7 +214,8 @@ _TURNS = {
 }
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """How the picture is to be turned, 1 to 8 as EXIF says it; 1 where nothing is said."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -287,7 +224,7 @@ def _orientation(image: Image.Image) -> int:
 
 def upright_size(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
     """Width and height as the picture was held, of `size` as its file says."""
-    return size[::-1] if _orientation(image) >= 5 else size
+    return size[::-1] if orientation(image) >= 5 else size
 
 
 def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

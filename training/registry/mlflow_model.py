@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from training.model.classifier import Classifier
 from training.model.columns import ANSWER, of_classes
 from training.model.folder import ModelFolder
-from training.model.preprocess import PictureError
+from training.model.picture.header import PictureError
 
 BATCH = 32
 

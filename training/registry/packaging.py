@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.model.columns import ANSWER, of_classes
 from training.model.folder import SIGNATURE_FILE, ModelFolder
+from training.model.picture.header import FORMATS
 from training.model.tracking import SHA256_TAG
 from training.registry import bento_store
 from training.registry.mlflow_store import VERDICT_PATH, Version
@@ -22,9 +23,14 @@ TRAINING = Path(__file__).parents[1]
 SERVED_MODULES = (
     "common/errors.py",
     "common/files.py",
+    "common/units.py",
     "model/classifier.py",
     "model/columns.py",
     "model/folder.py",
+    "model/picture/boxes.py",
+    "model/picture/colour.py",
+    "model/picture/header.py",
+    "model/picture/values.py",
     "model/preprocess.py",
 )
 # Of each package that travels in the MLflow model: loaded in a clone of the project, it hides nothing of it.
@@ -37,7 +43,7 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
     from mlflow.pyfunc import save_model
 
     example = folder.path / folder.card["self_check"][0]["file"]
-    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg")
+    packages = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "simplejpeg", *_heif())
     search_path = list(sys.path)
     save_model(
         target,
@@ -49,6 +55,11 @@ def save_mlflow_model(staged: Path, folder: ModelFolder, target: Path, code: Pat
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in packages] + _quick_resizer(),
     )
     sys.path[:] = search_path  # MLflow loaded the model once to try the example, and left its code in front
+
+
+def _heif() -> list[str]:
+    """The package that reads HEIC, if it is installed here."""
+    return ["pillow-heif"] if "HEIF" in FORMATS else []
 
 
 def _quick_resizer() -> list[str]:

@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from training.model.preprocess import PictureError
+from training.model.picture.header import PictureError
 
 OVERLOADED = "overloaded"
 PICTURE_STATUS = {

@@ -16,7 +16,7 @@ from fsspec.core import split_protocol
 from training import params
 from training.common import yaml12
 from training.common.cores import usable_cores
-from training.model.preprocess import Limits
+from training.model.picture.header import FORMATS, Limits
 from training.params import Capture, ParamsError, Section, Serve
 from training.serving.records.log_files import CAPTURED_FOLDER
 
@@ -92,7 +92,15 @@ def _value(text: str) -> object:
 
 def limits(settings: Serve) -> Limits:
     """What preprocess checks before it decodes a pixel."""
-    return Limits(settings.max_pixels, settings.min_side, settings.max_aspect, tuple(settings.formats))
+    formats = tuple(name for name in settings.formats if name in FORMATS)  # a build may leave some out
+    return Limits(
+        settings.max_pixels,
+        settings.min_side,
+        settings.max_aspect,
+        formats,
+        settings.max_pixels_whole,
+        settings.max_pixels_heif,
+    )
 
 
 def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:

@@ -123,7 +123,7 @@ FLAT = ["train/cat.1.jpg", "train/cat.2.jpg", "train/dog.1.jpg", "train/dog.2.jp
             [*each("train"), "training/cat/1.jpg"],
             "training/cat/1.jpg and train/cat/1.jpg would be one file, train/cat/1",
         ),
-        ([*CLASSES, "cat/2.heic"], r"\(cat/2.heic\): .heic is not read here: convert it"),
+        ([*CLASSES, "cat/2.jxl"], r"\(cat/2.jxl\): .jxl is not read here: convert it"),
         ([*CLASSES, "cat/" + "ä" * 100 + "/" + "ä" * 60 + ".jpg"], "more than 255 bytes: shorten it"),
     ],
 )

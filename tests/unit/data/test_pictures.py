@@ -9,6 +9,7 @@ from PIL import Image, ImageChops
 from data.duplicates import difference, normalised
 from data.pictures import Examined, Refused, Rules, Task, examine
 from tests.drawing import drawing, encoded
+from training.model.preprocess import Preprocessing, load
 
 RULES = Rules(min_side=16, max_short_side=64)
 
@@ -73,10 +74,12 @@ def test_scales_the_short_side_down(tmp_path: Path) -> None:
 
 def test_transparency_is_flattened_over_white(tmp_path: Path) -> None:
     picture = drawing(1).convert("RGBA")
-    picture.putalpha(Image.new("L", picture.size, 0))
+    alpha = Image.new("L", picture.size, 0)
+    alpha.putpixel((0, 0), 255)
+    picture.putalpha(alpha)
     _, image = examined(tmp_path, encoded(picture))
     assert image.mode == "RGB"
-    assert image.getextrema() == ((255, 255),) * 3
+    assert image.crop((1, 0, *image.size)).getextrema() == ((255, 255),) * 3
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA"])
@@ -124,10 +127,11 @@ JPEG = encoded(drawing(1, 200, 150), "JPEG")
         (encoded(drawing(1, 1000, 20)), "extreme_aspect"),
         (JPEG[:-2], "corrupt"),
         (JPEG[: len(JPEG) // 2], "corrupt"),
-        (encoded(drawing(1))[:-12], "corrupt"),
+        (encoded(Image.new("RGB", (40, 40), "red")), "blank"),
+        (encoded(Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40))), "value_range"),
+        (encoded(Image.new("L", (4001, 4000))), "too_many_pixels"),
         (encoded(drawing(1))[:-200], "corrupt"),
         (encoded(drawing(1), "WEBP")[:-10], "corrupt"),
-        (bad_exif(), "corrupt"),
     ],
 )
 def test_refuses(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -136,6 +140,20 @@ def test_refuses(tmp_path: Path, data: bytes, reason: str) -> None:
     assert (found.source, found.reason) == ("cat/source", reason)
     assert found.detail
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+@pytest.mark.parametrize("data", [bad_exif(), encoded(drawing(1))[:-12]])
+def test_what_nobody_sees_may_be_damaged(tmp_path: Path, data: bytes) -> None:
+    """An EXIF block, and the end of a PNG: the service takes such pictures too."""
+    assert examined(tmp_path, data)[0].path.read_bytes() == data
+
+
+def test_a_range_of_values_is_applied_once(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(np.linspace(0, 4095, 1600).reshape(40, 40).astype(np.uint16)))
+    found, image = examined(tmp_path, data, Rules(16, 64, (0.0, 4095.0)))
+    assert image.getextrema() == ((0, 255),) * 3
+    how = Preprocessing(value_range=(0.0, 4095.0))
+    assert np.array_equal(load(data, how), load(found.path.read_bytes(), how))
 
 
 def test_refuses_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ TAGS = {
 
 PROBLEMS = {
     400: "form or request cannot be read, or the connection ended (broken_multipart, invalid_request, invalid_http, "
-    "disconnected), or a web page may not call (not_allowed)",
+    "disconnected, broken_json), or a web page may not call (not_allowed)",
     401: "an API key is needed (no_valid_key)",
     404: "no such address, or no such prediction (not_found, unknown_request)",
     405: "not with that method (method_not_allowed)",
@@ -52,8 +52,9 @@ PROBLEMS = {
     413: "too much (too_many_bytes, too_many_pixels)",
     415: "not a picture that is accepted (wrong_content_type, not_an_image, unsupported_format)",
     416: "a file of a page has no such bytes (wrong_range)",
-    422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, empty, corrupt, "
-    "too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter, wrong_feedback, unknown_label)",
+    422: "a picture or field is missing or unusable (missing_field, repeated_field, not_a_file, not_base64, empty, "
+    "corrupt, blank, value_range, too_small, extreme_aspect, too_many_pictures, too_many_fields, wrong_parameter, "
+    "wrong_feedback, unknown_label)",
     429: "too many requests (too_many_requests); Retry-After says when",
     431: "the head of the request is too long (long_head)",
     500: "the service failed (internal)",
@@ -64,6 +65,12 @@ PROBLEMS = {
 _GET_PROBLEMS = (400, 405, 408, 431, 500, 504)
 _POST_PROBLEMS = (*_GET_PROBLEMS, 401, 413, 415, 422, 429, 503)
 _PICTURE_FILE = {"type": "string", "format": "binary"}
+_PICTURE_TEXT = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "a picture file in base64, or as a data URL; an address is never fetched",
+    "examples": ["data:image/jpeg;base64,/9j/4AAQSkZJRg=="],
+}
 _HEAT = {
     "name": "heat",
     "in": "query",
@@ -119,11 +126,13 @@ def _about(settings: Serve) -> str:
     formats = ", ".join(settings.formats)
     page = "Try it in the browser at [/ui](ui). " if settings.ui else ""
     size, batch = units.size(settings.max_bytes), units.size(settings.max_batch_bytes)
-    jpeg, whole = units.pixels(settings.max_pixels), units.pixels(settings.max_pixels_whole)
+    most = (settings.max_pixels_whole, settings.max_pixels_heif, settings.max_pixels)
+    whole, heif, jpeg = (units.pixels(count) for count in most)
     return (
         f"{page}\n\n"
         f"- **Formats**: {formats}.\n"
-        f"- **One picture**: at most {size}, and {jpeg} as a JPEG or {whole} in any other format; "
+        f"- **One picture**: at most {size}, and {heif} as HEIC or AVIF, {jpeg} as a JPEG (eight times as many "
+        f"in a single scan, as cameras write it) or {whole} in any other format; "
         f"at least {settings.min_side} pixels on the short side.\n"
         f"- **One batch**: at most {settings.max_pictures} pictures and {batch}.\n"
         f"- **Time**: a client has {settings.upload_timeout:g} s to send its pictures, and gets an answer within "
@@ -136,10 +145,15 @@ def _about(settings: Serve) -> str:
 def _pictures(settings: Serve, shown: dict[str, Any]) -> dict[str, Any]:
     one = {
         "multipart/form-data": {"schema": _form("image", _PICTURE_FILE)},
+        "application/json": {"schema": _form("image", _PICTURE_TEXT)},
+        "application/octet-stream": {"schema": _PICTURE_FILE},
         **{f"image/{name.lower()}": {"schema": _PICTURE_FILE} for name in settings.formats},
     }
     files = {"type": "array", "items": _PICTURE_FILE, "minItems": 1, "maxItems": settings.max_pictures}
-    many = {"multipart/form-data": {"schema": _form("images", files)}}
+    many = {
+        "multipart/form-data": {"schema": _form("images", files)},
+        "application/json": {"schema": _form("images", files | {"items": _PICTURE_TEXT})},
+    }
     most = f"at most {settings.max_pictures} pictures and {units.size(settings.max_batch_bytes)}"
     return {
         "/predict": _post(

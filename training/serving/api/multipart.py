@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,16 +15,24 @@ from training.serving.errors import Fault
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+FILES = ("image/", "application/octet-stream")  # content types of parts that are files without a file name too
+EXTENDED = re.compile(rb";\s*filename\*\s*=\s*[^'\s]*'[^']*'([^;\s]*)", re.IGNORECASE)  # RFC 5987
 SPARE_PARTS = 8  # parts beside the pictures that a form may have
 
 
 @dataclass
 class Part:
-    """One field of the form; a file has a `filename`."""
+    """One field of the form; `media` is its own content type."""
 
     name: str = ""
     filename: str | None = None
+    media: str = ""
     data: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has a file name, or says that it is no text."""
+        return self.filename is not None or self.media.startswith(FILES)
 
 
 class _Collector:
@@ -47,11 +57,16 @@ class _Collector:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        if bytes(self._field).lower() == b"content-disposition":
+        header, part = bytes(self._field).lower(), self.parts[-1]
+        if header == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
-            part = self.parts[-1]
             part.name = options.get(b"name", b"").decode("utf-8", "replace")
-            part.filename = options[b"filename"].decode("utf-8", "replace") if b"filename" in options else None
+            if b"filename" in options:
+                part.filename = options[b"filename"].decode("utf-8", "replace")
+            elif encoded := EXTENDED.search(self._value):  # the parser leaves it out
+                part.filename = urllib.parse.unquote(encoded[1].decode("latin-1"))
+        elif header == b"content-type":
+            part.media = self._value.decode("latin-1").strip().lower()
         self._field.clear()
         self._value.clear()
 

@@ -6,7 +6,6 @@ Nothing here fetches a URL or unpickles (BentoML's own parsing of a file field d
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import math
 import time
@@ -20,11 +19,13 @@ from starlette.requests import Request
 
 from training.common import units
 from training.model import preprocess
-from training.model.preprocess import Limits, PictureError, Preprocessing
+from training.model.picture import header
+from training.model.picture.header import Limits, PictureError
+from training.model.preprocess import Preprocessing
 from training.params import Serve
 from training.serving import settings as serve_settings
+from training.serving.api import contents
 from training.serving.api.bodies import Bodies, too_many_bytes
-from training.serving.api.multipart import Part, parse
 from training.serving.api.places import Places
 from training.serving.connections.shared_counters import Count, SharedCounters
 from training.serving.errors import Fault, overloaded
@@ -34,8 +35,6 @@ from training.serving.uploads import Decoded, RejectedUpload, Upload
 if TYPE_CHECKING:
     from training.serving.records.watch import Watch
 
-FORM = "multipart/form-data"
-FORM_BYTES = 16 * 1024  # what a form may have beside its picture
 current_service = bentoml.get_current_service  # BentoML looks it up by name at each access
 SLOW_BYTES = 1_000_000  # of a picture of few pixels: something else is in it, and may take long to read over
 SLOW_PIXELS = 500_000  # above it decoding takes longer than the network, which must not queue up behind it
@@ -80,32 +79,30 @@ class Reader:
         self._large = Threads(1, "decode-large")
 
     async def one(self, request: Request) -> Upload:
-        """The picture of a request: the form's field `image`, or the body itself under an image content type."""
+        """The picture of a request: the field `image` of a form or of JSON, or the body itself."""
         abstain = flag(request, "abstain", True)
         media = request.headers.get("content-type", "")
-        body = await self._body(request, self.settings.max_bytes + (FORM_BYTES if _is_form(media) else 0))
+        body = await self._body(request, contents.most_bytes(media, self.settings))
         self._enter(request, 1)
 
-        opened = await self._opened(lambda: _only_file(parse(body, media, 1), "image") if _is_form(media) else body)
+        opened = await self._opened(lambda: contents.only_picture(body, media, self.settings.max_bytes))
         [decoded] = await self._decoded(request, [opened]) if isinstance(opened, SlowDecode) else [opened]
         if isinstance(decoded, Fault):
             raise decoded
         return _upload(request, decoded, request.state.request_id, abstain)
 
     async def many(self, request: Request) -> list[Upload | RejectedUpload]:
-        """The pictures of a form's fields `images`, in order; what is wrong with one stands in its place."""
+        """The pictures `images` of a form or of JSON, in order; what is wrong with one stands in its place."""
         abstain = flag(request, "abstain", True)
         media = request.headers.get("content-type", "")
-        if not _is_form(media):
-            raise Fault(415, "wrong_content_type", f"Content-Type is {media!r}", f"send {FORM} with fields 'images'")
         body = await self._body(request, self.settings.max_batch_bytes)
-        parts = await self._threads.run(lambda: _files(parse(body, media, self.settings.max_pictures), "images"))
+        parts = await self._threads.run(lambda: contents.pictures(body, media, self.settings))
         if len(parts) > self.settings.max_pictures:
             hint = f"send at most {self.settings.max_pictures}"
             raise Fault(422, "too_many_pictures", f"{len(parts)} pictures in one request", hint)
         self._enter(request, len(parts))
 
-        opened = await asyncio.gather(*(self._opened(functools.partial(bytes, part.data)) for part in parts))
+        opened = await asyncio.gather(*(self._opened(part) for part in parts))
         uploads: list[Upload | RejectedUpload] = []
         for index, each in enumerate(await self._decoded(request, opened)):
             request_id = f"{request.state.request_id}.{index}"
@@ -150,7 +147,7 @@ class Reader:
         request.state.pictures -= pictures
 
     async def _body(self, request: Request, limit: int) -> bytes:
-        _check_media(request.headers.get("content-type", ""))
+        contents.check_media(request.headers.get("content-type", ""))
         if not self._quick.has_room(request.state.client, 1):
             raise overloaded(f"{self.waiting} pictures are waiting already")
         return await self.bodies.receive(request, limit)
@@ -192,11 +189,8 @@ class Reader:
         return self._open(data, begun)
 
     def _open(self, data: bytes, begun: float) -> Decoded | SlowDecode:
-        image = preprocess.open_checked(data, self.limits)
-        pixels, whole = preprocess.work(image, data), image.format != "JPEG"
-        if whole and pixels > self.settings.max_pixels_whole:
-            hint = f"send at most {units.pixels(self.settings.max_pixels_whole)}, or a JPEG"
-            raise Fault(413, "too_many_pixels", f"the picture has {image.width} x {image.height} pixels", hint)
+        image = header.open_checked(data, self.limits)
+        pixels, whole = header.work(image, data), image.format != "JPEG"
         if pixels > (SLOW_PIXELS if whole else SLOW_PIXELS_JPEG):
             opened = time.perf_counter() - begun
             work = max(len(data), pixels if whole else pixels * SLOW_PIXELS // SLOW_PIXELS_JPEG)
@@ -258,34 +252,3 @@ def flag(request: Request, name: str, default: bool) -> bool:
 def _upload(request: Request, decoded: Decoded, request_id: str, abstain: bool) -> Upload:
     state = request.state
     return Upload(decoded, request_id, abstain, state.received, time.perf_counter(), state.timing)
-
-
-def _is_form(media: str) -> bool:
-    return media.split(";")[0].strip().lower() == FORM
-
-
-def _check_media(media: str) -> None:
-    kind = media.split(";")[0].strip().lower()
-    if kind != FORM and not kind.startswith("image/"):
-        hint = f"send {FORM} with a file field, or the bytes of a picture as the body under image/jpeg, image/png..."
-        raise Fault(415, "wrong_content_type", f"Content-Type is {media[:100]!r}", hint)
-
-
-def _files(parts: list[Part], name: str) -> list[Part]:
-    """The file fields called `name`; Fault 422 when there is none, or when one holds text."""
-    found = [part for part in parts if part.name == name]
-    if not found:
-        seen = ", ".join(sorted({repr(part.name[:50]) for part in parts})) or "no field"
-        raise Fault(422, "missing_field", f"the form has no field {name!r}, but {seen}", f"name the field {name!r}")
-    if any(part.filename is None for part in found):
-        hint = "send the file itself with a file name; an address is never fetched"
-        raise Fault(422, "not_a_file", f"the field {name!r} holds text, not a file", hint)
-    return found
-
-
-def _only_file(parts: list[Part], name: str) -> bytes:
-    found = _files(parts, name)
-    if len(found) > 1:
-        hint = "send one picture, or use /predict_batch"
-        raise Fault(422, "repeated_field", f"the form has {len(found)} fields {name!r}", hint)
-    return bytes(found[0].data)
