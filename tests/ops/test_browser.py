@@ -465,7 +465,7 @@ def test_the_service_goes_down_and_comes_back_with_a_key(browser: Browser, proje
     )
     try:
         dialog = page.get_by_role("dialog")
-        expect(dialog).to_contain_text("answers only with an API key")
+        expect(dialog).to_contain_text("This service needs an API key.")
         expect(page.locator("#notice")).to_be_hidden()
         assert violations(page) == []
         page.get_by_label("Key", exact=True).fill("wrong")

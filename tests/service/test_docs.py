@@ -88,6 +88,27 @@ def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None
         Draft202012Validator(document | {"$ref": pointer}).validate(example)
 
 
+def test_every_operation_has_a_tag_an_id_a_summary_and_examples_of_its_answers(document: dict[str, Any]) -> None:
+    tags = [tag["name"] for tag in document["tags"]]
+    assert tags == ["predict", "feedback", "model", "health", "metrics"]
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    assert [name for name in tags if name not in {tag for each in operations for tag in each["tags"]}] == []
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    for operation in operations:
+        assert operation["summary"]
+        [(media, answer)] = operation["responses"]["200"]["content"].items()  # one type: generators make one of it
+        assert media == "image/png" or {"example", "examples"} & answer.keys()
+    for problem in document["components"]["responses"].values():
+        assert "example" in problem["content"]["application/json"]
+
+
+def test_limits_are_told_in_units_of_people(client: httpx.Client) -> None:
+    about = client.get("/docs.json").json()["info"]["description"]
+    assert "at most 2 MB, and 50 megapixels as a JPEG or 16 megapixels in any other format" in about
+    refused = client.post("/predict", content=b"\0" * 2_000_001, headers={"Content-Type": "image/png"}).json()
+    assert refused["error"]["message"] == "more than 2 MB"
+
+
 def codes(pattern: str, *names: str) -> set[str]:
     """What `pattern` finds in modules of training/."""
     folder = Path(__file__).parent.parent.parent / "training"

@@ -86,8 +86,9 @@ _ABSTAIN = {
 _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "the id of the request, another for each: it comes back with the answer, and feedback on an id that "
-    "was sent with different pictures is refused; made when missing, or when it is not 1 to 128 of A-Z a-z 0-9 . _ : -",
+    "description": "An id of your own, unique per request. It comes back with the answer. The service makes one where "
+    "it is missing, or is not 1 to 128 of `A-Z a-z 0-9 . _ : -`. Feedback on an id that was sent with different "
+    "pictures is refused.",
     "schema": {"type": "string"},
     "example": "order-17",
 }

@@ -41,5 +41,5 @@ def _overlaid(pixels: NDArray[np.uint8], warmth: NDArray[np.float32]) -> NDArray
     smooth = Image.fromarray(warmth).resize((width, height), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth), 0, 1)[..., None]
     colour = COLD + share * (WARM - COLD)
-    mixed = pixels + STRENGTH * share * (colour - pixels)
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    mixed: NDArray[np.uint8] = np.clip(pixels + STRENGTH * share * (colour - pixels), 0, 255).astype(np.uint8)
+    return mixed

@@ -6,9 +6,9 @@ import { h } from "./dom.js";
 export function askForKey(refused) {
   const field = h("input", {
     id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "key-help",
-    pattern: " *[!-~]+ *", title: "This key cannot be sent: keys are letters, digits and signs of ASCII, without spaces within.",
+    pattern: " *[!-~]+ *", title: "A key has ASCII letters, digits and punctuation, and no spaces.",
   });
-  const help = refused ? "That key was not accepted." : "This service answers only with an API key.";
+  const help = refused ? "That key was not accepted." : "This service needs an API key.";
   const dialog = h("dialog", { "aria-labelledby": "key-title" },
     h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close(field.value.trim()); } },
       h("h2", { id: "key-title" }, "API key"),

@@ -47,8 +47,8 @@ function summary(card) {
   const why = overruled(promotion);
   const [low, high] = metrics.accuracy_interval;
   return [
-    `Right on ${percent(metrics.accuracy)} of ${count(metrics.pictures, "test picture")} that it never learnt from, `,
-    `with a 95 % interval from ${percent(low)} to ${percent(high)}.`,
+    `Right on ${percent(metrics.accuracy)} of ${count(metrics.pictures, "test picture")} that it was not trained on. `,
+    `The 95 % interval is ${percent(low)} to ${percent(high)}.`,
     since ? ` Champion since ${day(since)}.` : "",
     why ? ` ${why}` : "",
   ];
@@ -69,11 +69,11 @@ function tiles({ metrics, abstention }) {
   const measured = metrics.abstention ?? {};
   const rows = [
     ["Accuracy", percent(metrics.accuracy), `95 % interval ${metrics.accuracy_interval.map((share) => percent(share)).join(" to ")}`],
-    ["Balanced accuracy", shareOr(metrics.balanced_accuracy), "mean recall of the classes: a rare one counts as much"],
-    ["Top-5 accuracy", shareOr(metrics.top_5_accuracy), "the class is among the five most probable ones"],
-    ["Macro F1", figureOr(metrics.macro_f1), "mean F1 of the classes"],
-    ["Answered", shareOr(measured.answered), `the rest is “not sure”: below ${percent(abstention.confidence_threshold)}, or unfamiliar`],
-    ["Accuracy of answers", shareOr(measured.accuracy_of_answers), "without those that are “not sure”"],
+    ["Balanced accuracy", shareOr(metrics.balanced_accuracy), "mean recall: rare classes count as much as frequent ones"],
+    ["Top-5 accuracy", shareOr(metrics.top_5_accuracy), "the class is among the five likeliest"],
+    ["Macro F1", figureOr(metrics.macro_f1), "mean F1: rare classes count as much as frequent ones"],
+    ["Answered", shareOr(measured.answered), `the rest are “not sure”: confidence below ${percent(abstention.confidence_threshold)}, or out of distribution`],
+    ["Accuracy of answers", shareOr(measured.accuracy_of_answers), "“not sure” left out"],
     ["ROC-AUC", figureOr(metrics.roc_auc), "1 is perfect, 0.5 is chance"],
     ["Log-loss", figureOr(metrics.log_loss), "in nats, lower is better"],
     ["Calibration error", shareOr(metrics.calibration_error), `${shareOr(metrics.calibration_error_before_temperature)} before temperature scaling`],
