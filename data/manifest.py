@@ -30,6 +30,7 @@ from training.model.preprocess import Preprocessing, load
 
 MANIFEST_FILE = Path("data/manifest.csv")
 PICTURES_FOLDER = Path("data/processed")
+COLUMNS = ("path", "class", "split", "sha256", "width", "height", "source", "group", "given")  # others are one's own
 
 
 class DatasetError(ExpectedError):
@@ -48,6 +49,8 @@ class Picture:
     height: int
     source: str
     group: str = ""  # the path of the picture that represents its near duplicates, if it has any
+    given: str = ""  # the class that the source gave, if somebody looked at the picture (data/corrections.csv)
+    columns: tuple[tuple[str, str], ...] = ()  # of one's own (data/columns.csv), such as the camera
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Manifest:
         if not path.is_file():
             raise DatasetError(f"{path} is missing: run `dvc repro prepare` (or `make run`) first")
         with path.open(newline="") as file:
+            lines = csv.DictReader(file)
+            own = [name for name in lines.fieldnames or () if name not in COLUMNS]
             rows = [
                 Picture(
                     folder / row["path"],
@@ -73,8 +78,10 @@ class Manifest:
                     int(row["height"]),
                     row["source"],
                     row.get("group", ""),  # manifests of former versions, in the registry, have none
+                    row.get("given", ""),
+                    tuple((name, row[name]) for name in own),
                 )
-                for row in csv.DictReader(file)
+                for row in lines
             ]
         return cls(tuple(rows), file_sha256(path))
 
@@ -88,6 +95,11 @@ class Manifest:
         if not chosen:
             raise DatasetError(f"the split {name!r} has no pictures: add pictures or change prepare.{name}")
         return chosen
+
+    @cached_property
+    def dropped(self) -> tuple[Picture, ...]:
+        """Pictures that the source gave to test, and that a correction says to show no class."""
+        return tuple(picture for picture in self.pictures if picture.split == "dropped")
 
     def labels(self, pictures: Sequence[Picture]) -> NDArray[np.int64]:
         """Class indices int64 [N] of `pictures`."""
@@ -105,7 +117,7 @@ class Manifest:
         There are some where `prepare.test` or `prepare.seed` changed, or a picture moved: such a model answers them
         better than it answers others.
         """
-        known = {picture.sha256 for picture in former.pictures if picture.split != "test"}
+        known = {picture.sha256 for picture in former.pictures if picture.split not in ("test", "dropped")}
         return tuple(picture for picture in self.split("test") if picture.sha256 in known)
 
     @cached_property

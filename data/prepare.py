@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -30,14 +31,18 @@ from data import report
 from data.duplicates import Looks, groups, representatives, same_content
 from data.errors import DataError
 from data.files import make_folders, workspace
+from data.manifest import COLUMNS
 from data.pictures import POINTER, Examined, Refused, Rules, Task, examine
-from data.split import SPLITS, AssignedPicture, GoodPicture, group_splits
+from data.split import DROPPED, SPLITS, AssignedPicture, GoodPicture, group_splits
 from data.tree import How, class_of, find_tree, folder_of, split_of
 from training import params
 from training.common.command import run_command
 from training.common.cores import usable_cores
 from training.common.files import discard, fresh, swap, write_text
 from training.common.progress import Bar
+from training.labels import corrections, own_columns
+from training.labels.corrections import CORRECTIONS_FILE, Corrections
+from training.labels.own_columns import COLUMNS_FILE, Columns
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
@@ -45,7 +50,6 @@ MANIFEST = Path("data/manifest.csv")
 REPORT_JSON = Path("data/report.json")
 REPORT_HTML = Path("data/report.html")
 WORK = Path("data/.prepare")
-COLUMNS = ("path", "class", "split", "sha256", "width", "height", "source", "group")
 FIRST = ("test", "validation", "")  # of like pictures the one stays whose split is given, test before validation
 FEWEST = 5  # pictures of a class: one to test with, one to validate with, and more than two to learn from
 NAMED = 10  # classes, in an error about many
@@ -76,14 +80,20 @@ def prepare(section: params.Prepare, rename: Mapping[str, str], root: Path = Pat
             Task(source, path, staged / folder_of(labels[source])) for source, path in sorted(tree.pictures.items())
         ]
         good, refused = _examine_all(tasks, _rules(section), section.workers)
-        unique, copies = _drop_copies(labelled(good, labels))
+        columns = own_columns.read(root / COLUMNS_FILE, COLUMNS, tree.pictures.keys())
+        said = corrections.read(root / CORRECTIONS_FILE)
+        corrections.check(said.values(), set(labels.values()), (found.sha256 for found in good))
+        seen = labelled(good, labels)
+        unique, copies = _drop_copies([corrected(picture, said, staged) for picture in seen])
         check_left(unique, refused + copies, raw)
         leader = alike(unique, section.near_duplicate_distance)
-        pictures, held = assign(unique, leader, section)
+        assigned, held = assign(unique, leader, section)
+        pictures, dropped = without_dropped(assigned, said)
         near = [[unique[index] for index in group] for group in groups(leader)]
         check_splits(pictures, set(labels.values()), {picture.label for group in near for picture in group})
-        findings = report.Findings(pictures, sorted(refused + copies + held, key=lambda file: file.source), near)
-        text = manifest(pictures)
+        out = sorted(refused + copies + held + dropped, key=lambda file: file.source)
+        findings = report.Findings(pictures, out, near, said)
+        text = manifest(pictures, columns)
         summary = report.summarise(findings, text)
         _drop_unlisted(staged, pictures)
         _publish(root, staged, text, json.dumps(summary, indent=2) + "\n", report.page(findings, summary, raw))
@@ -149,6 +159,35 @@ def labelled(good: Sequence[Examined], labels: Mapping[str, str]) -> list[GoodPi
         for found in good
         for brought in (split_of(found.source),)
     ]
+
+
+def corrected(picture: GoodPicture, said: Corrections, staged: Path) -> GoodPicture:
+    """The picture as data/corrections.csv has it, its file in the folder of its class."""
+    word = said.get(picture.examined.sha256)
+    if word is None:
+        return picture
+    label = picture.label if word.drops else word.label
+    former = picture.examined.path
+    path = former.replace(staged / folder_of(label) / former.name)
+    return replace(picture, examined=replace(picture.examined, path=path), label=label, given=picture.label)
+
+
+def without_dropped(
+    pictures: Sequence[AssignedPicture], said: Corrections
+) -> tuple[list[AssignedPicture], list[Refused]]:
+    """The pictures that corrections leave. A dropped test picture stays, in a split of its own, so that evaluation can
+    say what the accuracy is on the test split as it was given. Raises CorrectionError as corrections.check_test."""
+    corrections.check_test(said.values(), (one.examined.sha256 for one in pictures if one.split == "test"))
+    kept, dropped = [], []
+    for picture in pictures:
+        word = said.get(picture.examined.sha256)
+        if word is None or not word.drops:
+            kept.append(picture)
+        elif picture.split == "test":
+            kept.append(replace(picture, split=DROPPED))
+        else:
+            dropped.append(_refuse(picture, "dropped", f"{word.why or 'no reason given'} ({word.who})"))
+    return kept, dropped
 
 
 def _drop_copies(pictures: Sequence[GoodPicture]) -> tuple[list[GoodPicture], list[Refused]]:
@@ -221,7 +260,9 @@ def assign(
             continue
         split = picture.brought or splits[index]
         group = first.name if sizes[index] > 1 and not first.brought else ""
-        assigned.append(AssignedPicture(picture.examined, picture.label, picture.brought, split, group))
+        assigned.append(
+            AssignedPicture(picture.examined, picture.label, picture.brought, split, group, given=picture.given)
+        )
     return sorted(assigned, key=lambda picture: picture.name), held
 
 
@@ -265,17 +306,18 @@ def check_splits(pictures: Sequence[AssignedPicture], classes: set[str], near: C
                 )
 
 
-def manifest(pictures: Sequence[AssignedPicture]) -> str:
-    """The text of manifest.csv: one row for each picture, sorted by path."""
+def manifest(pictures: Sequence[AssignedPicture], columns: Columns) -> str:
+    """The text of manifest.csv: one row for each picture, sorted by path, with columns of one's own at its end."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, *columns.names))
     for picture in sorted(pictures, key=lambda picture: picture.name):
         found = picture.examined
         writer.writerow(
             (
                 *(picture.name, picture.label, picture.split),
-                *(found.sha256, found.width, found.height, found.source, picture.group),
+                *(found.sha256, found.width, found.height, found.source, picture.group, picture.given),
+                *columns.of(found.source),
             )
         )
     return table.getvalue()

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import numpy as np
 
 from data.layout.plan import counted
 from data.pictures import Refused
-from data.split import SPLITS, AssignedPicture, GoodPicture
+from data.split import DROPPED, SPLITS, AssignedPicture, GoodPicture
 from training.common import html
 from training.common.html import picture, table
+from training.labels.corrections import Corrections
 from training.model.picture.header import open_checked
 from training.model.preprocess import whole
 
@@ -25,17 +26,20 @@ Summary = dict[str, Any]
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 EXAMPLES = 20  # groups of near duplicates in the summary
 LISTED = 20  # classes in the terminal
+WORDS = ("relabelled", "confirmed", "dropped")  # what a correction can do
 THUMBNAIL = 64  # pixels, longer side
-CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED = 96, 12, 4, 60  # at most so many on the page
+CLASS_THUMBNAILS, GROUPS, GROUP_THUMBNAILS, REFUSED, CORRECTED = 96, 12, 4, 60, 60  # at most so many on the page
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The pictures of the manifest, the files that are not in it, and the groups of pictures that look alike."""
+    """The pictures of the manifest, the files that are not in it, the groups of pictures that look alike, and what
+    data/corrections.csv says."""
 
     pictures: Sequence[AssignedPicture]
     refused: Sequence[Refused]
     alike: Sequence[Sequence[GoodPicture]]
+    said: Corrections = field(default_factory=dict)
 
 
 def summarise(findings: Findings, manifest: str) -> Summary:
@@ -51,6 +55,7 @@ def summarise(findings: Findings, manifest: str) -> Summary:
         "width": _quantiles([one.examined.width for one in pictures]),
         "height": _quantiles([one.examined.height for one in pictures]),
         "near_duplicates": _near_duplicates(findings.alike),
+        "corrections": _corrections(findings),
         "quarantined": {
             "files": len(findings.refused),
             "reasons": dict(sorted(Counter(file.reason for file in findings.refused).items())),
@@ -64,6 +69,24 @@ def summarise(findings: Findings, manifest: str) -> Summary:
 def _quantiles(values: Sequence[int]) -> dict[str, int]:
     points = np.quantile(values, list(QUANTILES.values()), method="nearest")
     return dict(zip(QUANTILES, points.astype(int).tolist(), strict=True))
+
+
+def _corrections(findings: Findings) -> Summary:
+    """What people said about labels. A dropped picture of train or validation is among the quarantined files."""
+    looked_at = [one for one in findings.pictures if one.given]
+    shown = [one for one in looked_at if one.split != DROPPED]
+    return {
+        "relabelled": sum(one.label != one.given for one in shown),
+        "confirmed": sum(one.label == one.given for one in shown),
+        "dropped": len(looked_at) - len(shown) + sum(file.reason == "dropped" for file in findings.refused),
+        "list": [_corrected(one, findings.said) for one in looked_at],
+    }
+
+
+def _corrected(one: AssignedPicture, said: Corrections) -> dict[str, str]:
+    word = said[one.examined.sha256]
+    where = {"source": one.examined.source, "split": "test" if one.split == DROPPED else one.split}
+    return where | {"given": one.given, "label": word.label, "who": word.who, "why": word.why}
 
 
 def _near_duplicates(alike: Sequence[Sequence[GoodPicture]]) -> Summary:
@@ -88,6 +111,9 @@ def tell(summary: Summary) -> str:
         lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     near, quarantined = summary["near_duplicates"], summary["quarantined"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in quarantined["reasons"].items()) or "none"
+    said = summary["corrections"]
+    if looked_at := ", ".join(f"{name} {said[name]}" for name in WORDS if said[name]):
+        lines.append(f"  data/corrections.csv: {looked_at}")
     alike = f"{counted(near['pictures'], 'picture')} in {counted(near['groups'], 'group')}"
     lines.append(f"  near duplicates: {alike if near['groups'] else 'none'}")
     lines.append(f"  quarantined: {reasons} (data/report.html shows them)")
@@ -107,6 +133,7 @@ def page(findings: Findings, summary: Summary, raw: Path) -> str:
             ([side, *map(str, summary[side].values())] for side in ("width", "height")),
         ),
         *_class_sections(findings.pictures),
+        *_corrected_section(findings, summary),
         f"<h2>{counted(len(findings.alike), 'group')} of near duplicates</h2>",
         *("<p>" + _strip(group[:GROUP_THUMBNAILS], raw) for group in findings.alike[:GROUPS]),
         f"<h2>{counted(len(findings.refused), 'quarantined file')}</h2>",
@@ -127,6 +154,18 @@ def _class_sections(pictures: Sequence[AssignedPicture]) -> Iterator[str]:
             _thumbnail(one.examined.path, f"{one.split}: {one.examined.source}") for one in members[:each]
         )
         yield f"<h2>{escape(label)}</h2><p>{thumbnails}"
+
+
+def _corrected_section(findings: Findings, summary: Summary) -> Iterator[str]:
+    listed = summary["corrections"]["list"]
+    if listed:
+        paths = {one.examined.source: one.examined.path for one in findings.pictures if one.given}
+        head = ["", "file", "split", "given", "corrected", "who", "why"]
+        rows = (
+            [_thumbnail(paths[one["source"]], one["source"]), *(escape(value) for value in one.values())]
+            for one in listed[:CORRECTED]
+        )
+        yield f"<h2>{len(listed)} pictures whose labels were looked at</h2>" + table(head, rows)
 
 
 def _strip(group: Sequence[GoodPicture], raw: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from data.pictures import Examined
 from data.tree import folder_of
 
 SPLITS = ("train", "validation", "test")
+DROPPED = "dropped"  # in place of test, where a correction says that a picture shows no class
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class GoodPicture:
     examined: Examined
     label: str
     brought: str  # "test" or "validation", if the source says that it is one; else ""
+    given: str = field(default="", kw_only=True)  # the class that the source gave, if somebody looked at the picture
 
     @property
     def is_test(self) -> bool:

@@ -37,6 +37,8 @@ TOLD = {  # figures that have a place of their own in the document
     "weak_classes",
     "reliability",
     "reliability_before_temperature",
+    "slices",
+    "labels",
     "abstention",
     "other_things",
     "behaviour",
@@ -125,12 +127,29 @@ def _figures(metrics: dict[str, Any]) -> str:
     ]
     parts = [
         "## Metrics\n",
-        _table(("measured on the test split", "", ""), main),
+        _table(("measured on the test split", "", ""), [*main, *_audited(metrics.get("labels"))]),
         _classes(metrics["per_class"]),
         _weak(metrics.get("weak_classes", [])),
         _confusions(metrics),
+        _slices(metrics.get("slices", {})),
     ]
     return "\n".join([*parts, _table(("other metrics", ""), further)] if further else parts)
+
+
+def _audited(labels: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Accuracy on labels as given and as corrected, where people corrected any."""
+    if not labels or not labels["relabelled"] + labels["dropped"]:
+        return []
+    said = f"{labels['relabelled']} labels corrected, {labels['dropped']} pictures dropped"
+    return [
+        (f"accuracy on labels {name}", f"{found['value']:.4f}", f"{found['pictures']} pictures; {said}")
+        for name, found in (("as given", labels["as_given"]), ("as audited", labels["audited"]))
+    ]
+
+
+def _slices(found: dict[str, Any]) -> str:
+    rows = [(_words(name), _interval(one), str(one["pictures"])) for name, one in found.items()]
+    return _table(("slice", "accuracy", "pictures"), rows) if rows else ""
 
 
 def _classes(figures: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.manifest import PICTURES_FOLDER, Manifest, Picture, decoded, spread
 from training import params
 from training.common.command import run_command
-from training.evaluation import behaviour, metrics, ood, plots
+from training.evaluation import behaviour, metrics, ood, plots, slices
 from training.evaluation.calibration import Calibration
 from training.evaluation.outputs import BACKBONE_FILE, CALIBRATION_FILE, METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE
 from training.evaluation.quantise import quantised
@@ -71,6 +71,19 @@ class Evaluated:
         found["minimum"] = behaviour.minimum([row.source for row in rows], right, behaviour.named())
         return found
 
+    def before_and_after(self, test: Outputs) -> dict[str, Any]:
+        """The accuracy on labels as the source gave them, and as people corrected them (data/corrections.csv)."""
+        dropped = self.manifest.dropped
+        answers = test.answers.tolist()
+        if dropped:
+            answers += self.sees(decoded(dropped, self.trained.preprocessing), "dropped").answers.tolist()
+        rows = (*self.manifest.split("test"), *dropped)
+        return metrics.before_and_after(
+            [self.trained.classes[answer] for answer in answers],
+            [row.given or row.label for row in rows],
+            [row.label if row.split == "test" else None for row in rows],
+        )
+
     def others(self) -> tuple[Outputs | None, dict[str, Outputs]]:
         """Outputs for pictures of other things: those that set the threshold, if they must, and the others by kind."""
         found = {kind: self.sees(seen, kind) for kind, seen in ood.pictures(self.trained.preprocessing).items()}
@@ -103,6 +116,10 @@ def evaluate(settings: params.Params) -> dict[str, Any]:
     found["other_things"] = calibration.describe_others(test, outliers)
     found["behaviour"] = judged.behaviour(calibration, test, settings.evaluate.behaviour_pictures)
     found["behaviour"]["harmless"] = behaviour.harmless(settings.evaluate.harmless, trained.views)
+    rows = manifest.split("test")
+    masks = slices.slices(rows, decoded(rows, trained.preprocessing))
+    found["slices"] = slices.described(masks, test.answers == labels)
+    found["labels"] = judged.before_and_after(test)
     if judged is not fp32:
         found["quantisation"] = _quantisation(fp32.split("test")[0], test, labels)
     calibration.save(CALIBRATION_FILE)
@@ -158,6 +175,10 @@ def main() -> None:
     print(
         f"test accuracy {found['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), {found['pictures']} pictures"
     )
+    labels = found["labels"]
+    if labels["relabelled"] or labels["dropped"]:
+        given, audited = (labels[name]["value"] for name in ("as_given", "audited"))
+        print(f"  on labels as given {given:.4f}, on audited labels {audited:.4f}")
 
 
 if __name__ == "__main__":

@@ -70,4 +70,4 @@ def has_code(dependency: str) -> bool:
 
 
 def test_every_stage_that_is_cached_is_looked_at() -> None:
-    assert CACHED == ["evaluate", "export", "prepare", "train"]
+    assert CACHED == ["audit", "evaluate", "export", "prepare", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,24 @@ def confusions(labels: Labels, guesses: Labels, classes: tuple[str, ...]) -> lis
         {"is": classes[label], "says": classes[guess], "pictures": int(count), "share": float(share)}
         for (label, guess), count, share in zip(pairs[order], counts[order], shares[order], strict=True)
     ]
+
+
+def before_and_after(answers: Sequence[str], given: Sequence[str], audited: Sequence[str | None]) -> dict[str, Any]:
+    """Accuracy of N answers on the labels that the source gave and on those that people corrected, side by side.
+
+    `audited`: None for a picture that was dropped. Where people looked only at pictures on which a model doubted the
+    label, a mistake that model and label share stays, and the second figure is the kinder one.
+    """
+    kept = np.array([label is not None for label in audited])
+    said = np.array([answer == label for answer, label in zip(answers, audited, strict=True)])
+    source = np.array([answer == label for answer, label in zip(answers, given, strict=True)])
+    changed = [label is not None and label != former for label, former in zip(audited, given, strict=True)]
+    return {
+        "as_given": {"pictures": len(source), **share(source)},
+        "audited": {"pictures": int(kept.sum()), **share(said[kept])},
+        "relabelled": sum(changed),
+        "dropped": int((~kept).sum()),
+    }
 
 
 def weak_classes(labels: Labels, guesses: Labels, classes: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from data.manifest import Manifest, Picture, decoded
 from training.evaluation.metrics import CALIBRATION_BINS, calibration_error, share
 from training.evaluation.paired import Contingency, sure_gain
 from training.evaluation.scores import Scores, latencies_ms, score
-from training.gate.slices import slices
+from training.evaluation.slices import slices
 from training.model.classifier import Classifier
 from training.model.folder import ModelFolder, ModelFolderError
 from training.params import Promote

@@ -34,6 +34,8 @@ from data.split import SPLITS, AssignedPicture, GoodPicture
 from data.tree import class_of, find_tree
 from tests.drawing import class_files, drawing, encoded, prepare_section, read_files, write_files
 from tests.killing import command, environment, project, run, run_killed_after
+from training.labels.corrections import CORRECTIONS_FILE, CorrectionError
+from training.labels.own_columns import COLUMNS_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -375,3 +377,49 @@ def test_command_line(tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: command line: test:")
     assert failed.stderr.count("\n") == 1
+
+
+def test_corrections_and_columns_of_ones_own(tmp_path: Path) -> None:
+    before = prepared(tmp_path, class_files(20), workers=1)
+    cats = [row for row in before if row["class"] == "cat"]
+    wrong, sofa, right, *_ = (row["sha256"] for row in cats if row["split"] == "train")
+    asked, gone, *_ = (row["sha256"] for row in cats if row["split"] == "test")
+    lines = [
+        f"{wrong},dog,Ada,,",
+        f"{sofa},drop,Ada,a sofa,",
+        f"{right},cat,Ada,,",
+        f"{asked},dog,Ada,it barks,yes",
+        f"{gone},drop,Ada,black,yes",
+    ]
+    (tmp_path / CORRECTIONS_FILE).write_text("\n".join(["sha256,label,who,why,test", *lines]) + "\n")
+    (tmp_path / COLUMNS_FILE).write_text(f"source,camera\n{before[0]['source']},A\n")
+    former = json.loads((tmp_path / REPORT_JSON).read_text())
+    summary = prepare(prepare_section(workers=1), RENAME, tmp_path)
+    found = {row["sha256"]: row for row in rows(tmp_path)}
+    assert [(found[one]["class"], found[one]["given"], found[one]["split"]) for one in (wrong, right, asked, gone)] == [
+        ("dog", "cat", "train"),
+        ("cat", "cat", "train"),
+        ("dog", "cat", "test"),
+        ("cat", "cat", "dropped"),
+    ]
+    for row in found.values():
+        assert hashlib.sha256((tmp_path / PROCESSED / row["path"]).read_bytes()).hexdigest() == row["sha256"]
+    assert set(read_files(tmp_path / PROCESSED)) == {row["path"] for row in found.values()}
+    moved = {wrong, sofa, right, asked, gone}
+    assert [row["split"] for row in before if row["sha256"] not in moved] == [
+        found[row["sha256"]]["split"] for row in before if row["sha256"] not in moved
+    ]
+    assert quarantined(tmp_path) == {source_of(before, sofa): ("dropped", "a sofa (Ada)")}
+    counts = {name: summary["corrections"][name] for name in ("relabelled", "confirmed", "dropped")}
+    assert counts == {"relabelled": 2, "confirmed": 1, "dropped": 2}
+    assert summary["data_hash"] != former["data_hash"]
+    assert summary["test_hash"] != former["test_hash"]
+    assert [row["camera"] for row in found.values() if row["camera"]] == ["A"]
+    assert "it barks" in (tmp_path / REPORT_HTML).read_text()
+    (tmp_path / CORRECTIONS_FILE).write_text(f"sha256,label,who,why\n{asked},dog,Ada,it barks\n")
+    with pytest.raises(CorrectionError, match="is a test picture"):
+        prepare(prepare_section(workers=1), RENAME, tmp_path)
+
+
+def source_of(found: list[dict[str, str]], sha256: str) -> str:
+    return next(row["source"] for row in found if row["sha256"] == sha256)
