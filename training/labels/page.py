@@ -17,7 +17,8 @@ from data.manifest import Picture
 from training.common import html
 from training.labels.corrections import COLUMNS, DROP
 from training.labels.findings import Judged, Suspect
-from training.model.preprocess import flatten, open_checked, upright
+from training.model.picture.header import open_checked
+from training.model.preprocess import whole
 
 SHOWN = 120  # suspects of each split
 MORE = 24  # groups of near duplicates, and outliers, of each split
@@ -109,7 +110,7 @@ def _card(pictures: Sequence[Picture], split: str, guess: str, certainty: str = 
 
 
 def _thumbnail(picture: Picture) -> str:
-    image = flatten(upright(open_checked(picture.path.read_bytes())))
+    image = whole(open_checked(picture.path.read_bytes()))
     image.thumbnail((SIDE, SIDE))
     image.info.clear()
     buffer = io.BytesIO()
