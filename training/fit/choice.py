@@ -11,6 +11,7 @@ early levels follow sharpness and grain, which say much within one collection an
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -145,8 +146,10 @@ class Search:
         grouped = len(np.unique(self.groups)) < len(self.groups) and min(of_class) > 1
         kind = StratifiedGroupKFold if grouped else StratifiedKFold
         splits = kind(count, shuffle=True, random_state=self.seed)
-        for number, (_, rows) in enumerate(splits.split(fold, self.labels, self.groups if grouped else None)):
-            fold[rows] = number
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of classes with fewer pictures than folds: so it is
+            for number, (_, rows) in enumerate(splits.split(fold, self.labels, self.groups if grouped else None)):
+                fold[rows] = number
         return fold
 
     def run(self, views: Sequence[str]) -> Choice:

@@ -55,9 +55,21 @@ def _keep_freed_memory() -> None:
     Every layer's output is such a block, and getting it back page by page made a forward pass of eight pictures on
     the CPU up to ten times slower. Does nothing where the C library is not glibc.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if (libc := _glibc()) is None:
         return
-    libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+def give_back_freed_memory() -> None:
+    """Give back to the system what is free by now: a step of the work is over, and the next one needs other sizes.
+
+    Does nothing where the C library is not glibc.
+    """
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

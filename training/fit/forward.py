@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from training.common.cores import usable_cores
 from training.common.progress import Bar
+from training.fit.device import give_back_freed_memory
 from training.model.classifier import session_options
 
 BATCH = 8  # larger ones are slower on a CPU
@@ -71,6 +72,8 @@ def forward(
     """Yield (first row, outputs) for `count` pictures in order, with a progress bar."""
     run, streams = ready(network, device, size)
     yield from run_batches(run, read, count, title, streams)
+    del run
+    give_back_freed_memory()
 
 
 def ready(network: Network, device: torch.device, size: int) -> tuple[Run, int]:

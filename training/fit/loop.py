@@ -57,6 +57,7 @@ class Phase:
     checkpoint: Path
     averaged: torch.optim.swa_utils.AveragedModel | None = None  # weights that validation and the result use
     world: World = ALONE
+    chunk: int = 0  # rows of a batch that go through at once, to save memory; 0: all. Not with batch norm in training
 
     def run(self, progress: Progress) -> Progress:
         """Train to the end, leaving the weights of the best epoch in `model`; continues from a checkpoint."""
@@ -91,17 +92,14 @@ class Phase:
         sums = torch.zeros(1, 3, dtype=torch.float64)  # loss, right answers, pictures
         batches = islice(self.batches(epoch), self.steps)
         for inputs, targets in Bar(batches, f"{self.name} {epoch + 1}", self.steps, unit="batch", leave=False):
-            logits = network(inputs)
-            loss = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            logits, loss = self._gradient(network, inputs, targets)
             self.optimizer.step()
             self.scheduler.step()
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
             hard = targets if targets.ndim == 1 else targets.argmax(1)
             right = (logits.argmax(1) == hard).sum().item()
-            sums += torch.tensor([[loss.item() * len(inputs), right, len(inputs)]], dtype=torch.float64)
+            sums += torch.tensor([[loss * len(inputs), right, len(inputs)]], dtype=torch.float64)
         self.world.same_buffers(self._result())
         sums, logits, labels = self.world.gathered(sums, *self.validation())
         loss_sum, correct, count = sums.sum(0).tolist()
@@ -114,6 +112,20 @@ class Phase:
                 "validation_accuracy": (logits.argmax(1) == labels).float().mean().item(),
             }
         )
+
+    def _gradient(self, network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+        """Put the gradient of a batch into the model; the logits and the mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        rows = self.chunk or len(inputs)
+        found, total = [], 0.0
+        for part, truth in zip(inputs.split(rows), targets.split(rows), strict=True):
+            logits = network(part)
+            loss = functional.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)
+            loss = loss * (len(part) / len(inputs))
+            torch.autograd.backward(loss)
+            found.append(logits.detach())
+            total += loss.item()
+        return torch.cat(found), total
 
     def _save(self, progress: Progress, best: dict[str, Any]) -> None:
         if not self.world.leads:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from training.fit.temperature import fit_temperature
 
 EPOCHS = (30, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2)  # that a budget may come to; fewer are not worth a start
 VALIDATION_BATCH = 32
+CHUNK = 16  # pictures that pass a CPU at once: what the layers keep for the way back takes 10 MB each
 
 MakePhase = Callable[[str, Tail, Batches, Validation, int, float], Phase]
 
@@ -57,7 +58,8 @@ class Tuning:
         head = progress
         before = self._trial()
         kept = copy.deepcopy(self.frozen.model.state_dict())
-        after = self.phase("finetune", top, self._batches(), self._validate(top), epochs, self.recipe.lr).run(progress)
+        phase = self.phase("finetune", top, self._batches(), self._validate(top), epochs, self.recipe.lr)
+        after = replace(phase, chunk=self._chunk).run(progress)
         won = self.frozen.world.agreed(self._trial().beats(before))
         losses = [row["validation_loss"] for row in after.history if row["phase"] == "finetune"]
         self.account |= {"epochs": epochs, "won": won, "minutes": (time.monotonic() - started) / 60}
@@ -72,6 +74,10 @@ class Tuning:
     @property
     def _depth(self) -> int:
         return min(self.settings.finetune_blocks, len(self.frozen.model.backbone))
+
+    @property
+    def _chunk(self) -> int:
+        return CHUNK if self.frozen.device.type == "cpu" else self.recipe.batch_size
 
     def _levels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Those before the last blocks, and those among them, counted from their first."""
@@ -92,7 +98,7 @@ class Tuning:
         """Epochs that fit into train.minutes, by the time of a step; 0, with a line that says so, if too few do."""
         scratch = copy.deepcopy(top)
         width = int(np.prod(top.shape)) + top.head.in_features - sum(self._tail_widths())
-        rows = torch.zeros(self.recipe.batch_size, width, device=self.frozen.device)
+        rows = torch.zeros(self._chunk, width, device=self.frozen.device)
         took = []
         for _ in range(4):
             begun = time.monotonic()

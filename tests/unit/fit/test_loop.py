@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, stop_in: 
     done = again.run(resume(tmp_path / "b.pth"))
     assert done.history == expected.history
     assert torch.equal(weight(again), weight(undisturbed))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_batches_in_chunks_come_to_the_same(tmp_path: Path, chunk: int) -> None:
+    """Up to rounding, as gradients are added in another order."""
+    whole, parts = phase(tmp_path / "whole.pth"), replace(phase(tmp_path / "parts.pth"), chunk=chunk)
+    expected, found = whole.run(Progress()), parts.run(Progress())
+    torch.testing.assert_close(weight(parts), weight(whole))
+    assert [row["train_loss"] for row in found.history] == pytest.approx(
+        [row["train_loss"] for row in expected.history]
+    )
 
 
 def test_it_stops_when_validation_gets_no_better(tmp_path: Path) -> None:
