@@ -203,7 +203,7 @@ def test_plain_apply_works_the_first_time_and_again(project: Project, stand_in: 
     [
         (("--image", "cats-vs-dogs@sha256:12"), "name it by digest"),
         ((), "names no released image yet"),
-        (("--rollback", "--image", image("1")), "give one of them"),
+        (("--rollback", "--image", image("1")), "leave out --image"),
         (("--rollback",), "has no previous image"),
     ],
 )

@@ -31,7 +31,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
             options = {"delay": 1e-9, "mininterval": INTERVAL_S, "maxinterval": INTERVAL_S} | options
         scaled = bool(options.get("unit_scale"))
         if "unit" in options and not scaled:
-            options["unit"] += "es" if options["unit"].endswith("ch") else "s"
+            options["unit"] += "es" if options["unit"] == "batch" else "s"
         super().__init__(*arguments, **options)
         if self.disable:
             return

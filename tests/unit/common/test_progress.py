@@ -22,6 +22,12 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0].endswith(" left")
 
 
+@pytest.mark.parametrize(("unit", "shown"), [("batch", "batches"), ("epoch", "epochs"), ("picture", "pictures")])
+def test_units_are_plural(unit: str, shown: str) -> None:
+    with Bar(total=2, unit=unit, file=io.StringIO()) as bar:
+        assert bar.unit == shown
+
+
 def test_quick_work_leaves_a_log_alone() -> None:
     log = io.StringIO()
     for _ in Bar(range(2), "epochs", file=log):
