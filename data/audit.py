@@ -1,8 +1,8 @@
-"""Ask a model that did not learn from them which labels are probably wrong; data/audit.html shows the pictures.
+"""Find labels that are probably wrong, with a model that was not trained on them.
 
-python -m data.audit                      # after training: data/audit.html and data/audit.json
-python -m data.audit --add FILE           # add what was said on the page to data/corrections.csv
-python -m data.audit --add FILE --test    # the same with lines about the test split, each with its reason
+python -m data.audit                      after training: data/audit.html and data/audit.json
+python -m data.audit --add FILE           add the answers given on that page to data/corrections.csv
+python -m data.audit --add FILE --test    the same, including the test split; each line needs a reason
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What was computed once and can be again: `.cache`, bounded, the oldest first.
+"""Show or empty `.cache`, the bounded cache of what can be computed or downloaded again.
 
-    python -m data.cache           how much it holds
+    python -m data.cache           show how much it holds
     python -m data.cache --clean   empty it
 
-CACHE_MAX_GB in the environment bounds it (20 without). What a process uses itself is never taken from it, so a run that
-needs more has more while it lasts. Files that are in use elsewhere may go: who has opened one keeps it, and who has not
-computes it anew.
+CACHE_MAX_GB in the environment is its limit (default 20); the oldest files go first. Files that this process uses are
+never deleted, so a run that needs more gets more while it lasts. Files in use elsewhere may go: a process that has one
+open keeps it, any other computes it again.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 GROUPS: Mapping[str, Sequence[str]] = {
     "Pipeline, in the order of dvc.yaml; `dvc repro` runs it": (
-        *("data.fetch", "data.prepare", "training.train", "training.evaluate"),
+        *("data.fetch", "data.prepare", "training.train", "data.audit", "training.evaluate"),
         *("training.export", "training.register", "training.promote"),
     ),
     "Models": ("training.registry", "training.card", "training.score", "training.spark"),
@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("monitoring.drift", "monitoring.performance", "monitoring.feedback"),
         *("monitoring.relay", "monitoring.promoted", "monitoring.dashboards"),
     ),
+    "Maintain": ("data.cache",),
     "Develop": ("tests.load.bench", "tests.tools", "tests.bare", "data.sample.build_sample"),
 }
 EPILOG = "Each has its own --help. `make help` lists the shortcuts.\n"
