@@ -27,7 +27,6 @@ HERE, PICTURES, NEW = "http://127.0.0.1:3000", "/home/me/flowers", "/home/me/flo
 ELSEWHERE = {  # what needs minutes, a network or Docker: the test that runs it, and the words it does that by
     "make install": ("tests/unit/test_install.py", '[tools / "make", "install"]'),
     "dvc repro": ("tests/pipeline/test_dvc.py", 'run("dvc", "repro")'),
-    "dvc metrics show": ("tests/pipeline/test_dvc.py", 'run("dvc", "metrics", "show")'),
     "dvc metrics diff": ("tests/pipeline/test_dvc.py", 'run("dvc", "metrics", "diff")'),
     "dvc exp run -S train.seed=7": ("tests/pipeline/test_dvc.py", 'run("dvc", "exp", "run", "-S"'),
     "python -m training.card": ("tests/pipeline/test_dvc.py", '"-m", "training.card"'),
