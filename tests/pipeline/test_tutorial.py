@@ -149,9 +149,11 @@ def test_git_and_the_environment(two: Path) -> None:
     found = shell_output(written("source").replace(".venv/bin/activate", str(activate)) + "; command -v python")
     assert Path(found).parent == activate.parent
     names = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    (two / "params.yaml").write_text((two / "params.yaml").read_text() + "# mine\n")
     (two / "dvc.lock").write_text("schema: '2.0'\n")
-    shell_output(f"{written('git add')} && {written('git commit')}", **names)
-    assert shell_output("git log -1 --format=%s") == "First champion"
+    for start in ("git add params.yaml", 'git commit -m "Train', "git add -A", 'git commit -m "First'):
+        shell_output(written(start), **names)
+    assert shell_output("git log -2 --format=%s").splitlines() == ["First champion", "Train on my flowers"]
 
 
 def shell_output(command: str, **variables: str) -> str:
@@ -168,5 +170,6 @@ def test_what_is_not_run_here_is_run_elsewhere() -> None:
 
 def test_no_command_is_left_out() -> None:
     here = tuple(re.findall(r"""(?:run|written|shell)\(["']([^"']+)["']""", Path(__file__).read_text()))
+    here += ("git add", "git commit")
     left = [command for command in commands() if command not in ELSEWHERE and not command.startswith(here)]
     assert left == []
