@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -255,11 +256,13 @@ def test_the_picture_is_shown_beside_itself_without_the_map(page: Page) -> None:
     expect(result.get_by_text("With the heat map")).to_be_hidden()
 
 
-def test_what_the_browser_cannot_show_is_seen_as_the_service_draws_it(page: Page) -> None:
-    tiff = io.BytesIO()
-    Image.open(io.BytesIO(tiny_picture(0, 7, noise=0.0))).save(tiff, "TIFF")
+@pytest.mark.parametrize("kind", ["tiff", "heif"])
+def test_what_the_browser_cannot_show_is_seen_as_the_service_draws_it(page: Page, kind: str) -> None:
+    pillow_heif.register_heif_opener()
+    scanned = io.BytesIO()
+    Image.open(io.BytesIO(tiny_picture(0, 7, side=64, noise=0.0))).save(scanned, kind)
     text: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
-    scan: FilePayload = {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": tiff.getvalue()}
+    scan: FilePayload = {"name": f"scan.{kind}", "mimeType": f"image/{kind}", "buffer": scanned.getvalue()}
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     sent(page, text, scan)

@@ -148,6 +148,7 @@ def test_bad_batches(client: httpx.Client) -> None:
     )
     assert_error(client.post("/predict_batch", files=[("image", PNG)]), 422, "missing_field")
     assert_error(client.post("/predict_batch", files=[("images", PNG)] * 33), 422, "too_many_pictures")
+    assert_error(client.post("/predict_batch", json={"images": ["AAAA", {}]}), 422, "not_base64")
     assert_error(client.post("/predict_batch", json={"images": ["AAAA"] * 33}), 422, "too_many_pictures")
     wrong: Any
     for wrong in ("AAAA", [], {"0": "AAAA"}):

@@ -104,7 +104,10 @@ def test_every_operation_has_a_tag_an_id_a_summary_and_examples_of_its_answers(d
 
 def test_limits_are_told_in_units_of_people(client: httpx.Client) -> None:
     about = client.get("/docs.json").json()["info"]["description"]
-    assert "at most 2 MB, and 50 megapixels as a JPEG or 16 megapixels in any other format" in about
+    assert "at most 2 MB, and at least 8 pixels" in about
+    assert re.search(
+        r"at most 50 megapixels in a JPEG .* [\d.]+ megapixels in HEIC or AVIF, 16 megapixels in any other", about
+    )
     refused = client.post("/predict", content=b"\0" * 2_000_001, headers={"Content-Type": "image/png"}).json()
     assert refused["error"]["message"] == "more than 2 MB"
 

@@ -22,6 +22,8 @@ ONE, MANY = "image", "images"  # names of the fields
 BETWEEN = b" \t\r\n"  # characters of base64, where it is broken into lines
 DATA_URL, DATA_MARK = "data:", ";base64,"
 
+HINT = "send the bytes of the picture in base64, or as data:image/jpeg;base64,..."
+
 Content = Callable[[], bytes]  # gives the bytes of a picture, in the thread that decodes it
 
 
@@ -66,6 +68,8 @@ def pictures(body: bytes, media: str, settings: Serve) -> Sequence[Content]:
     found = _field(body, MANY)
     if not isinstance(found, list) or not found:
         raise Fault(422, "missing_field", f"{MANY!r} is not a list of pictures", "send a list of pictures in base64")
+    for each in found:
+        _check_text(each)  # the list itself is wrong then, and not a picture in it
     return [functools.partial(_bytes_of, each, settings.max_bytes) for each in found]
 
 
@@ -98,21 +102,24 @@ def _field(body: bytes, name: str) -> Any:
 
 def _bytes_of(text: Any, max_bytes: int) -> bytes:
     """The picture that base64 text stands for, a data URL or not; Fault for what is none, or is too long."""
-    hint = "send the bytes of the picture in base64, or as data:image/jpeg;base64,..."
-    if not isinstance(text, str):
-        raise Fault(422, "not_base64", f"a picture in JSON is text, not {type(text).__name__}", hint)
+    _check_text(text)
     if text.startswith(DATA_URL):
         _, mark, text = text.partition(DATA_MARK)
         if not mark:
-            raise Fault(422, "not_base64", "a data URL without base64", hint)
+            raise Fault(422, "not_base64", "a data URL without base64", HINT)
     elif "://" in text[:20]:
-        raise Fault(422, "not_a_file", "an address is never fetched", hint)
+        raise Fault(422, "not_a_file", "an address is never fetched", HINT)
     if len(text) > _encoded(max_bytes) * 1.03:  # with line breaks
         raise too_many_bytes(max_bytes)
     try:
         return binascii.a2b_base64(text.encode("ascii").translate(None, BETWEEN), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
-        raise Fault(422, "not_base64", "a picture in JSON is not base64", hint) from None
+        raise Fault(422, "not_base64", "a picture in JSON is not base64", HINT) from None
+
+
+def _check_text(value: Any) -> None:
+    if not isinstance(value, str):
+        raise Fault(422, "not_base64", f"a picture in JSON is text, not {type(value).__name__}", HINT)
 
 
 def _encoded(count: int) -> int:

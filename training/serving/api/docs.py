@@ -132,9 +132,9 @@ def _about(settings: Serve) -> str:
     return (
         f"{page}\n\n"
         f"- **Formats**: {formats}.\n"
-        f"- **One picture**: at most {size}, and {heif} as HEIC or AVIF, {jpeg} as a JPEG (eight times as many "
-        f"in a single scan, as cameras write it) or {whole} in any other format; "
-        f"at least {settings.min_side} pixels on the short side.\n"
+        f"- **One picture**: at most {size}, and at least {settings.min_side} pixels on the short side.\n"
+        f"- **Pixels**: at most {jpeg} in a JPEG (eight times as many in a single scan, as cameras write it), "
+        f"{heif} in HEIC or AVIF, {whole} in any other format.\n"
         f"- **One batch**: at most {settings.max_pictures} pictures and {batch}.\n"
         f"- **Time**: a client has {settings.upload_timeout:g} s to send its pictures, and gets an answer within "
         f"{settings.timeout:g} s.\n"

@@ -140,7 +140,7 @@ class Reader:
         """So many pictures of the request take long: they wait among their like."""
         client, before = request.state.client, getattr(request.state, "slow", 0)
         if not self._long.has_room(client, work, before):
-            raise overloaded(f"slow pictures of {units.pixels(self._long.taken)} are waiting already")
+            raise overloaded(f"{units.pixels(self._long.taken)} that are slow to decode are waiting already")
         self._long.take(client, work)
         request.state.slow = before + work
         self._quick.give_back(client, pictures)
