@@ -71,7 +71,7 @@ def test_cores_are_shared_out_among_the_workers(workers: int, threads: int) -> N
         ("SERVE_MAX_BITES", "1", "nearest valid key: 'max_bytes'"),
         ("SERVE_MAX_BYTES", "many", "max_bytes: .*found 'many'"),
         ("SERVE_MAX_BATCH", "1", "max_batch"),
-        ("SERVE_FORMATS", "[HEIF]", "formats"),
+        ("SERVE_FORMATS", "[JXL]", "formats"),
     ],
 )
 def test_a_wrong_override_is_named(name: str, value: str, message: str) -> None:

@@ -106,7 +106,7 @@ def test_counters_never_go_backwards_when_workers_are_killed(
 
 def documented(text: str) -> set[str]:
     """The codes in the parentheses of a text of docs.PROBLEMS."""
-    return {code for inside in re.findall(r"\(([a-z_, ]+)\)", text) for code in inside.split(", ")}
+    return {code for inside in re.findall(r"\(([a-z0-9_, ]+)\)", text) for code in inside.split(", ")}
 
 
 def test_every_code_that_is_counted_begins_at_zero() -> None:

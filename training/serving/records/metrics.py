@@ -57,9 +57,19 @@ LOG_ERRORS = Counter("classifier_request_log_errors", "Predictions that could no
 CAPTURES = Counter("classifier_captures", "Pictures that were to be kept, by outcome", ["outcome"])
 
 CODES = (  # of the errors that requests and pictures are refused with, as training.serving.api.docs tells them
-    *("ambiguous_request_id", "broken_multipart", "corrupt", "disconnected", "empty", "extreme_aspect", "internal"),
+    *("ambiguous_request_id", "blank", "broken_json", "broken_multipart", "corrupt", "disconnected", "empty"),
+    *("extreme_aspect", "internal"),
     *("invalid_http", "invalid_request", "long_head", "method_not_allowed", "not_allowed", "slow_head", "wrong_range"),
-    *("missing_field", "no_valid_key", "not_a_file", "not_an_image", "not_found", "not_ready", "not_recorded"),
+    *(
+        "missing_field",
+        "no_valid_key",
+        "not_a_file",
+        "not_an_image",
+        "not_base64",
+        "not_found",
+        "not_ready",
+        "not_recorded",
+    ),
     *("overloaded", "repeated_field", "slow_upload", "timeout", "too_many_bytes", "too_many_fields"),
     *(
         "too_many_changes",
@@ -70,7 +80,7 @@ CODES = (  # of the errors that requests and pictures are refused with, as train
         "unknown_label",
         "unknown_request",
     ),
-    *("unsupported_format", "wrong_content_type", "wrong_feedback", "wrong_parameter"),
+    *("unsupported_format", "value_range", "wrong_content_type", "wrong_feedback", "wrong_parameter"),
 )
 FEW = 10  # classes of which every pair has a series of feedback; of more, only whether the prediction was right
 ANOTHER = "another"
