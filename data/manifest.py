@@ -108,8 +108,9 @@ class Manifest:
 
     def groups(self, pictures: Sequence[Picture]) -> NDArray[np.int64]:
         """A number for each of `pictures`, int64 [N]: near duplicates have the same, the same in all calls."""
-        place = {name: number for number, name in enumerate(sorted({one.group or one.path for one in self.pictures}))}
-        return np.array([place[one.group or one.path] for one in pictures], dtype=np.int64)
+        names = sorted({one.group or str(one.path) for one in self.pictures})
+        place = {name: number for number, name in enumerate(names)}
+        return np.array([place[one.group or str(one.path)] for one in pictures], dtype=np.int64)
 
     def test_seen_by(self, former: Manifest) -> tuple[Picture, ...]:
         """The test pictures that a model made from `former` has learnt from or was chosen by.

@@ -33,7 +33,16 @@ CAT, DOG, DRAWING = CLASSES = ("a & b (c)", "label", "US$ / A$")  # whatever els
 FOLDER = "drawing_1"  # of DRAWING, by data.rename
 PARTS = ("data", "training", "service.py", "bentofile.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
 MADE = shutil.ignore_patterns(
-    "__pycache__", "raw", "processed", "manifest.csv", "report.json", "report.html", ".fetch", ".prepare"
+    "__pycache__",
+    "raw",
+    "processed",
+    "manifest.csv",
+    "report.json",
+    "report.html",
+    "audit.json",
+    "audit.html",
+    ".fetch",
+    ".prepare",
 )
 ODD = {"HOME": "/proc/nowhere", "LANG": "C", "LC_ALL": "POSIX"}  # such a home cannot be made, even by root
 # Bytecode is written, as on most machines: folders that DVC watches must not change by it.

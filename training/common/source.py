@@ -14,7 +14,14 @@ from training.common.command import run_command
 from training.common.errors import ExpectedError
 
 # What the pipeline itself writes and git may track: a change there is a result, not a change of the source.
-PIPELINE_FILES = ("dvc.lock", "model_performance.json", "data/manifest.csv", "data/report.json", "models")
+PIPELINE_FILES = (
+    "dvc.lock",
+    "model_performance.json",
+    "data/manifest.csv",
+    "data/report.json",
+    "data/audit.json",
+    "models",
+)
 COMMIT = "git add -A && git commit -m start"
 START = f"git init && {COMMIT}"
 

@@ -7,7 +7,6 @@ folds, so nothing that is learnt here about a test picture can reach the trainin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.manifest import Manifest, Picture
+from data.manifest import Manifest
 from training import params
 from training.fit.architectures import build
 from training.fit.augment import PLAIN, plain
@@ -121,15 +120,16 @@ def judged(judge: Judge, manifest: Manifest, seed: int) -> list[Judged]:
     rows = {name: manifest.split(name) for name in SPLITS}
     labels = splits["train"].labels.numpy()
     classes = len(manifest.classes)
-    learnt = Learnt(features["train"], labels, grouped(rows["train"]), classes, judge.strength, nothing, seed)
+    groups = splits["train"].groups.numpy()
+    learnt = Learnt(features["train"], labels, groups, classes, judge.strength, nothing, seed)
     answers = learnt.run()
     familiar = Familiar.of(features["train"], labels)
     found = []
     for name in SPLITS:
         mine, truth = features[name], splits[name].labels.numpy()
         logits = answers.logits if name == "train" else answers.others(mine)
-        groups = grouped(rows[name])
-        fitted = answers.noise if name == "train" else noise.fit(logits, truth, 1 / np.bincount(groups)[groups])
+        weights = noise.once(splits[name].groups.numpy())
+        fitted = answers.noise if name == "train" else noise.fit(logits, truth, weights)
         found.append(Judged(name, rows[name], manifest.classes, truth, logits, familiar.unlike(mine), fitted))
     return found
 
@@ -148,8 +148,8 @@ class Familiar:
     @classmethod
     def of(cls, features: Features, labels: NDArray[np.int64]) -> Familiar:
         seen, truth = torch.from_numpy(np.array(features, np.float32)), torch.from_numpy(labels)
-        means = torch.stack([seen[truth == label].mean(0) for label in truth.unique()])
-        apart = seen - means[torch.unique(truth, return_inverse=True)[1]]
+        means = torch.stack([seen[truth == label].mean(0) for label in range(int(truth.max()) + 1)])
+        apart = seen - means[truth]
         within = torch.pca_lowrank(apart, q=min(DIRECTIONS, *apart.shape), center=False)[2]
         centre = seen.mean(0)
         return cls(centre, torch.linalg.qr(torch.cat([within, (means - centre).T], dim=1))[0])
@@ -161,8 +161,3 @@ class Familiar:
         outside = moved.square().sum(1) - (moved @ self.basis).square().sum(1)
         share: Floats = (outside.clamp(min=0) / seen.square().sum(1).clamp(min=1e-12)).sqrt().double().numpy()
         return share
-
-
-def grouped(rows: Sequence[Picture]) -> NDArray[np.int64]:
-    """The number of its group of near duplicates, for each picture [N]."""
-    return np.unique([row.group or row.path.as_posix() for row in rows], return_inverse=True)[1].astype(np.int64)

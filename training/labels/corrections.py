@@ -77,7 +77,8 @@ def parse(text: str, name: str) -> dict[str, Correction]:
         if fault is not None:
             faults.append(f"{place}: {fault}")
         else:
-            found[cells[0]] = Correction(*cells[:4], test=cells[4:] == ["yes"], place=place)
+            sha256, label, who, why = cells[:4]
+            found[sha256] = Correction(sha256, label, who, why, cells[4:] == ["yes"], place)
     _raise(faults)
     return found
 

@@ -52,7 +52,7 @@ class Learnt:
     @cached_property
     def weights(self) -> Floats:
         """One [N] over the number of near duplicates of a picture."""
-        return 1 / np.bincount(self.groups)[self.groups]
+        return noise.once(self.groups)
 
     def run(self) -> Answers:
         """Logits of the second round, by heads that did not see the picture, and those heads."""

@@ -53,7 +53,7 @@ class Noise:
 def fit(logits: Floats, labels: Labels, weights: Floats) -> Noise:
     """From held-out logits [N, K] and the labels [N] of pictures; `weights` [N] are below one for near duplicates,
     whose labels are one label said several times. The interval is that of the profile likelihood."""
-    allowed = chi2.ppf(CONFIDENCE, 1) / 2
+    allowed = float(chi2.ppf(CONFIDENCE, 1)) / 2
 
     def profile(share: float) -> tuple[float, float]:
         """The least loss with this share of wrong labels, in nats, and its temperature."""
@@ -72,6 +72,12 @@ def fit(logits: Floats, labels: Labels, weights: Floats) -> Noise:
     low = brentq(beyond, LEAST, share, xtol=1e-5) if beyond(LEAST) > 0 else 0.0
     high = brentq(beyond, share, MOST, xtol=1e-5) if beyond(MOST) > 0 else MOST
     return Noise(share if share > LEAST else 0.0, (low, high), temperature)
+
+
+def once(groups: NDArray[np.int64]) -> Floats:
+    """Weights [N] by which near duplicates, which have one number in `groups` [N], count as one picture together."""
+    weights: Floats = 1 / np.bincount(groups)[groups]
+    return weights
 
 
 def _loss(logits: Floats, labels: Labels, weights: Floats, share: float) -> float:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from data.errors import DataError
 from data.files import workspace
+from data.manifest import COLUMNS
 from data.pictures import Examined, Refused
 from data.prepare import (
-    COLUMNS,
     MANIFEST,
     PROCESSED,
     RAW,

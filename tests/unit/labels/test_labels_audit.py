@@ -35,7 +35,8 @@ class Colours(Judge):
 
     def features(self, split: Split) -> Features:
         half = SIZE // 2
-        return split.pictures.reshape(-1, 2, half, 2, half, 3).mean((2, 4)).reshape(len(split.pictures), -1) / 25
+        quarters: Features = split.pictures.reshape(-1, 2, half, 2, half, 3).mean((2, 4)) / 25
+        return quarters.reshape(len(quarters), -1)
 
 
 def test_planted_labels_are_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
