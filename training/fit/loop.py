@@ -118,7 +118,7 @@ class Phase:
         self.optimizer.zero_grad(set_to_none=True)
         rows = self.chunk or len(inputs)
         found, total = [], 0.0
-        for part, truth in zip(inputs.split(rows), targets.split(rows), strict=True):
+        for part, truth in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
             logits = network(part)
             loss = functional.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)
             loss = loss * (len(part) / len(inputs))
