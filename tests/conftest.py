@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.authority import Authority
 
 spare_loopback()
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a worker for each core: more threads wait for each other
+    os.environ.setdefault(name, "1")
 for name in ("API_KEYS", "API_KEYS_FILE", "API_KEY"):
     os.environ.pop(name, None)
 
