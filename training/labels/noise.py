@@ -5,7 +5,7 @@ picture, or with a small probability any other. That share and the temperature o
 maximum likelihood to labels that the logits did not learn from. Doubtful pictures then explain themselves by the
 temperature, and what is contradicted surely is left for the share.
 
-Measured with 3 % of the labels flipped (tests/model/README.md): off by at most 0.5 points, the off-diagonal of the
+Measured with 3 % of the labels flipped (tests/model/README.md): off by at most 0.6 points, the off-diagonal of the
 confident joint (Northcutt et al. 2021, as cleanlab 2.9 counts it) by 0.3 to 11: on a hard set it takes the model's own
 mistakes for wrong labels. Ranked by normalised margin fewer were found than by the probability of the label. So
 cleanlab, which takes 2 s to import, would save none of these lines.

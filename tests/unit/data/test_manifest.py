@@ -31,8 +31,9 @@ def test_the_rows_of_a_manifest(manifest: Manifest) -> None:
 
 def test_near_duplicates_have_the_same_number(manifest: Manifest) -> None:
     first, *others = manifest.split("train")
-    copies = tuple(replace(other, group=str(first.path)) for other in others[:2])
-    changed = replace(manifest, pictures=(replace(first, group=str(first.path)), *copies, *others[2:]))
+    name = f"{first.label}/{first.path.name}"
+    copies = tuple(replace(other, group=name) for other in others[:2])
+    changed = replace(manifest, pictures=(replace(first, group=name), *copies, *others[2:]))
     numbers = changed.groups(changed.pictures)
     assert numbers[0] == numbers[1] == numbers[2]
     assert len(set(numbers)) == len(changed.pictures) - 2

@@ -128,3 +128,12 @@ def test_top_accuracy_counts_the_likeliest() -> None:
     probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     found = [metrics.top_accuracy(probs, np.array([0, 1, 2]), top) for top in (1, 2, 3)]
     assert found == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_accuracy_as_given_and_as_audited() -> None:
+    found = metrics.before_and_after(
+        ["cat", "dog", "dog", "cat"], ["cat", "cat", "dog", "dog"], ["cat", "dog", "dog", None]
+    )
+    assert (found["as_given"]["pictures"], found["as_given"]["value"]) == (4, 0.5)
+    assert (found["audited"]["pictures"], found["audited"]["value"]) == (3, 1.0)
+    assert (found["relabelled"], found["dropped"]) == (1, 1)
