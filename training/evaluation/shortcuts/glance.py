@@ -2,7 +2,7 @@
 
 A cascade of two classifiers (Wang et al. 2017, IDK Cascades) of one frozen backbone. Measured on 1,000 photographs of
 cats and dogs: 88 % are answered at 128 x 128 pixels, at 0.39 of the whole network's time. Early exits do not pay:
-behind the ninth of 18 blocks, after 0.56 of the time, 15 % are answered. tests/load/README.md has the figures.
+behind the ninth of 18 blocks, after 0.56 of the time, 15 % are answered. tests/load/results/glance.md has the figures.
 """
 
 from __future__ import annotations
