@@ -135,7 +135,12 @@ def tiny_model_folder(
         (path / f"self_check/{label}.png").write_bytes(data)
     values = _card(tuple(classes), manifest) | card
     classifier = Classifier(ModelFolder(path, values))
-    values.setdefault("metrics", _metrics(classifier, manifest) | {"behaviour": good_behaviour()})
+    beside = {
+        "behaviour": good_behaviour(),
+        "precision": {"serves": "fp32", "why": "a test says so"},
+        "glance": {"serves": False, "why": "a test does without"},
+    }
+    values.setdefault("metrics", _metrics(classifier, manifest) | beside)
     if reference:
         tiny_reference(classifier).save(path)
     values["self_check"] = [

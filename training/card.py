@@ -43,6 +43,8 @@ TOLD = {  # figures that have a place of their own in the document
     "other_things",
     "behaviour",
     "quantisation",
+    "precision",
+    "glance",
 }
 
 
@@ -66,7 +68,8 @@ def _head(card: dict[str, Any], sha256: str) -> str:
     rows = [
         ("architecture", _words(card["architecture"])),
         ("classes", _words(", ".join(card["classes"]))),
-        ("precision", _words(card.get("precision", "fp32"))),
+        ("precision", _words(precision(card))),
+        ("first look", _words(first_look(card))),
         ("input", f"RGB, {card['preprocessing']['size']} x {card['preprocessing']['size']} pixels, centre crop"),
         ("created", _words(lineage["created"])),
         ("code", f"{_code(lineage['git_commit'])}{' with uncommitted changes' if lineage['git_dirty'] else ''}"),
@@ -75,6 +78,19 @@ def _head(card: dict[str, Any], sha256: str) -> str:
         ("licence", "MIT"),
     ]
     return f"# Model card: {_words(card['name'])}\n\n{_table(('', ''), rows)}"
+
+
+def precision(card: dict[str, Any]) -> str:
+    """The precision in which a model serves, and why if that was recorded."""
+    why = (card["metrics"].get("precision") or {}).get("why")
+    return f"{card.get('precision', 'fp32')}{f': {why}' if why else ''}"
+
+
+def first_look(card: dict[str, Any]) -> str:
+    """Whether easy pictures are answered at a glance (training.evaluation.shortcuts.glance), and why or why not."""
+    found = card["metrics"].get("glance") or {}
+    said = "yes" if card.get("glance") else "no"
+    return f"{said}: {found['why']}" if found else said
 
 
 def _use(card: dict[str, Any]) -> str:
@@ -278,11 +294,19 @@ def _interval(found: dict[str, Any]) -> str:
 
 def _limits(card: dict[str, Any]) -> str:
     parity, change = card["parity"], card["metrics"].get("quantisation")
+    change = change if card.get("precision") == "int8" else None
+    look = card["metrics"].get("glance") if card.get("glance") else None
     agreement = f"differ by at most {parity['max_difference']:.1g} in probability on {parity['pictures']} pictures."
     if change:
         agreement = (
             f"agree, apart from rounding to int8: {change['label_changes']:.2%} of the answers differ, "
             f"accuracy in fp32 {change['accuracy_fp32']:.4f}."
+        )
+    if look:
+        agreement = (
+            f"agree, apart from easy pictures, {look['easy']:.1%}, which a first look answers"
+            f"{' and rounding to int8' if change else ''}: {look['label_changes']:.2%} of the answers differ, "
+            f"accuracy of the whole network in fp32 {look['accuracy_fp32']:.4f}."
         )
     return f"""## Limits
 

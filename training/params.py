@@ -139,7 +139,8 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    precision: Literal["fp32", "int8"]
+    precision: Literal["auto", "fp32", "int8"]
+    glance: Switch
     parity_pictures: Count
     parity_tolerance: Positive
     self_check_pictures: Count

@@ -79,9 +79,17 @@ def _first_prediction(url: str) -> tuple[Path, dict[str, Any]]:
     return picture, answer
 
 
+def how(url: str) -> str:
+    """How the champion computes, and why so, by its model card."""
+    card = requests.get(f"{url}/model", headers=own_key(), timeout=30).json()
+    why = {key: (card["metrics"].get(key) or {}).get("why", "not recorded") for key in ("precision", "glance")}
+    look = "with a first look" if card.get("glance") else "without a first look"
+    return f"in {card.get('precision', 'fp32')}: {why['precision']}\n{look}: {why['glance']}"
+
+
 def show(url: str, picture: Path, answer: dict[str, Any]) -> None:
     key = '-H "X-API-Key: KEY" ' if own_key() else ""
-    print(f"\nThe champion is served on {url}\n")
+    print(f"\nThe champion is served on {url}\n{how(url)}\n")
     print(f"First prediction, {picture}:")
     print(json.dumps(answer, indent=2))
     print(f"\n  try it        {url}/ui  (the model: {url}/ui/model, the API: {url}/docs)")

@@ -59,7 +59,8 @@ def test_it_serves_answers_and_stops_on_ctrl_c(served_project: Path) -> None:
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert "the pipeline ran" in shown
-    assert f"The champion is served on http://127.0.0.1:{port}" in shown
+    assert f"The champion is served on http://127.0.0.1:{port}\nin fp32: a test says so\n" in shown
+    assert "\nwithout a first look: a test does without\n" in shown
     for word in ('"label"', '"data_hash"', '"git_commit"', "/ui/model", "make ui", "X-API-Key: KEY"):
         assert word in shown
     assert "stopping" in rest

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def kill_in_training(folder: Path, arguments: tuple[str, ...]) -> bool:
     return False
 
 
+ALL = ("max_int8_label_changes: 1.0", "max_int8_accuracy_loss: 1.0", "harmless: []")
 FROZEN = ("--image-size", "64", "--epochs", "2", "--finetune-blocks", "2", "--finetune-above", "1")
 
 
@@ -175,6 +177,24 @@ def test_a_solved_head_answers_as_it_was_evaluated(solved: Path) -> None:
     files = [(solved / "data/processed" / line.split(",")[0]).read_bytes() for line in lines]
     expected = np.array([line.split(",")[4:] for line in lines], dtype=float)
     np.testing.assert_allclose(classifier.predict_bytes(files), expected, atol=1e-4)
+
+
+def test_easy_pictures_are_answered_at_a_glance(solved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(solved, folder)
+    done = evaluated_with(folder, "min_test_pictures: 36", *ALL, "min_int8_speedup: 0.001", "precision: fp32")
+    found = json.loads((folder / "model_performance.json").read_text())["glance"]
+    assert found["serves"], done.output
+    assert 0 < found["easy"] <= 1
+    assert stage(folder, "training.export").code == 0
+    model = ModelFolder.open(folder / "models/model")
+    assert model.card["glance"]
+    lines = (folder / "models/predictions.csv").read_text().splitlines()[1:]
+    files = [(folder / "data/processed" / line.split(",")[0]).read_bytes() for line in lines]
+    expected = np.array([line.split(",")[4:] for line in lines], dtype=float)
+    np.testing.assert_allclose(Classifier(model).predict_bytes(files), expected, atol=1e-4)
+    without = evaluated_with(folder, "glance: false")
+    assert "no first look: export.glance is off" in without.output
 
 
 def test_it_is_the_same_each_time_from_cached_features(solved: Path, tmp_path: Path) -> None:
@@ -240,24 +260,71 @@ def int8(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights, evaluated and exported in int8."""
     folder = tmp_path_factory.mktemp("int8") / "project"
     shutil.copytree(trained, folder)
-    settings = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(settings.replace("precision: fp32", "precision: int8"))
-    for module in ("training.evaluate", "training.export"):
-        done = stage(folder, module)
-        assert done.code == 0, done.output
+    evaluated_with(folder, "precision: int8")
+    assert stage(folder, "training.export").code == 0
     return folder
 
 
+def evaluated_with(folder: Path, *settings: str) -> Done:
+    """Evaluate with other values of keys in params.yaml, each as `key: value`."""
+    text = (folder / "params.yaml").read_text()
+    for setting in settings:
+        text, count = re.subn(rf"^  {setting.split(':')[0]}:[^#\n]*", f"  {setting} ", text, flags=re.MULTILINE)
+        assert count == 1, setting
+    (folder / "params.yaml").write_text(text)
+    done = stage(folder, "training.evaluate")
+    assert done.code == 0, done.output
+    return done
+
+
 def test_an_int8_model_is_judged_as_it_serves(int8: Path, trained: Path) -> None:
-    folder, fp32 = (ModelFolder.open(path / "models/model") for path in (int8, trained))
-    assert (folder.card["precision"], fp32.card["precision"]) == ("int8", "fp32")
-    assert folder.sha256 != fp32.sha256
-    assert (folder.path / "model.onnx").stat().st_size < 0.4 * (fp32.path / "model.onnx").stat().st_size
+    folder = ModelFolder.open(int8 / "models/model")
+    fp32 = json.loads((trained / "model_performance.json").read_text())
+    assert (folder.card["precision"], fp32["precision"]["serves"]) == ("int8", "fp32")
+    assert (folder.path / "model.onnx").stat().st_size < 0.4 * (trained / "models/model/model.onnx").stat().st_size
     quantisation = folder.card["metrics"]["quantisation"]
-    assert quantisation["accuracy_fp32"] == fp32.card["metrics"]["accuracy"]
+    assert quantisation["accuracy_fp32"] == fp32["accuracy"]
+    assert quantisation["accuracy_int8"] == folder.card["metrics"]["accuracy"]
     assert 0 <= quantisation["label_changes"] < 0.2
-    assert "quantisation" not in fp32.card["metrics"]
-    assert folder.card["temperature"] != fp32.card["temperature"]
+    assert folder.card["metrics"]["precision"] == {"serves": "int8", "why": "export.precision says so"}
+
+
+def test_of_few_test_pictures_auto_leaves_fp32(trained: Path) -> None:
+    found = json.loads((trained / "model_performance.json").read_text())
+    assert found["precision"] == {
+        "serves": "fp32",
+        "why": "90 test pictures cannot show that int8 answers as fp32 does, 100 can",
+    }
+    assert "quantisation" not in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "serves", "why"),
+    [
+        (
+            ("min_test_pictures: 90", *ALL, "min_int8_speedup: 0.001"),
+            "int8",
+            "other answers to the test pictures than in fp32, accuracy",
+        ),
+        (("min_test_pictures: 90", *ALL, "min_int8_speedup: 1000.0"), "fp32", "int8 is not 1000 times as fast here"),
+    ],
+)
+def test_auto_takes_int8_where_it_is_as_good_and_quicker(
+    trained: Path, tmp_path: Path, settings: tuple[str, ...], serves: str, why: str
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(trained, folder)
+    done = evaluated_with(folder, *settings)
+    found = json.loads((folder / "model_performance.json").read_text())
+    assert found["precision"]["serves"] == serves
+    assert why in found["precision"]["why"]
+    assert f"{serves} serves: {found['precision']['why']}" in done.output
+    assert {"accuracy_fp32", "accuracy_int8", "label_changes"} == set(found["quantisation"])
+    exported = stage(folder, "training.export", "--precision", "fp32")
+    if serves == "int8":
+        assert "error: int8 was evaluated, export.precision is fp32: run `dvc repro`" in exported.output
+    else:
+        assert ModelFolder.open(folder / "models/model").card["precision"] == "fp32"
 
 
 def test_an_int8_model_gives_the_evaluated_probabilities(int8: Path) -> None:

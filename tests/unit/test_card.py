@@ -47,11 +47,39 @@ def test_the_document_holds_figures_and_lineage(
 
 
 def test_int8_is_told(tmp_path: Path) -> None:
-    change = {"quantisation": {"accuracy_fp32": 0.99, "label_changes": 0.001}}
+    change = {
+        "quantisation": {"accuracy_fp32": 0.99, "label_changes": 0.001},
+        "precision": {"serves": "int8", "why": "as good and quicker"},
+    }
     folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | change, precision="int8")
     text = card.document(folder.card, folder.sha256)
-    assert "| precision | int8 |" in text
+    assert "| precision | int8: as good and quicker |" in text
     assert "0.10% of the answers differ, accuracy in fp32 0.9900" in text
+
+
+def test_why_int8_does_not_serve_is_told(tmp_path: Path) -> None:
+    change = {
+        "quantisation": {"accuracy_fp32": 0.99, "label_changes": 0.02},
+        "precision": {"serves": "fp32", "why": "int8 changes 2.00% of the answers"},
+    }
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | change, precision="fp32")
+    text = card.document(folder.card, folder.sha256)
+    assert "| precision | fp32: int8 changes 2.00% of the answers |" in text
+    assert "ONNX Runtime and torch differ by at most" in text
+
+
+def test_a_first_look_is_told(tmp_path: Path) -> None:
+    found = {"serves": True, "why": "many are easy", "easy": 0.88, "accuracy_fp32": 0.99, "label_changes": 0.001}
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | {"glance": found}, glance=True)
+    text = card.document(folder.card, folder.sha256)
+    assert "| first look | yes: many are easy |" in text
+    assert (
+        "apart from easy pictures, 88.0%, which a first look answers: 0.10% of the answers differ, accuracy of the"
+        in text
+    )
+    without = {"serves": False, "why": "none is surely easy"}
+    folder = tiny_model_folder(tmp_path / "model", metrics=FIGURES | {"glance": without}, glance=False)
+    assert "| first look | no: none is surely easy |" in card.document(folder.card, folder.sha256)
 
 
 def test_a_class_may_be_called_anything(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Metrics, calibration, novelty, behaviour, plots and quantisation of a trained model."""
+"""Metrics, calibration, novelty, behaviour, plots and shortcuts of a trained model."""

@@ -65,10 +65,14 @@ class Calibration:
     def probabilities(self, outputs: Outputs) -> Floats:
         return metrics.probabilities(outputs.logits, self.temperature)
 
+    def strangeness(self, outputs: Outputs) -> Floats:
+        """Novelty [N] of N pictures."""
+        return self.novelty.score(outputs.embeddings) if outputs.novelty is None else outputs.novelty
+
     def answered(self, outputs: Outputs) -> NDArray[np.bool_]:
         """Which of N pictures get an answer; the others get "not sure"."""
         sure = self.probabilities(outputs).max(1) >= self.confidence_threshold
-        return np.asarray(sure & (self.novelty.score(outputs.embeddings) <= self.novelty_threshold))
+        return np.asarray(sure & (self.strangeness(outputs) <= self.novelty_threshold))
 
     def describe(self, test: Outputs, labels: Labels) -> dict[str, float]:
         """The thresholds, and what they come to on the test split: share answered, accuracy of the answers."""
@@ -86,7 +90,7 @@ class Calibration:
 
     def _told_apart(self, test: Outputs, others: Outputs) -> dict[str, Any]:
         refused = ~self.answered(others)
-        novelty = (self.novelty.score(test.embeddings), self.novelty.score(others.embeddings))
+        novelty = (self.strangeness(test), self.strangeness(others))
         doubt = (-self.probabilities(test).max(1), -self.probabilities(others).max(1))
         return {
             "pictures": len(refused),

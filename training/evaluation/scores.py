@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from data.cache import CACHE_FOLDER, stored
 from data.manifest import Picture, decoded, decoded_key
+from training.common.cores import usable_cores
 from training.common.files import replacing
 from training.common.progress import Bar
 from training.model.classifier import Classifier
@@ -76,9 +78,21 @@ def score(folder: ModelFolder, pictures: Sequence[Picture]) -> Scores:
 
 def _predict(folder: ModelFolder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
     images = decoded(pictures, folder.preprocessing)
-    classifier = Classifier(folder)
-    starts = Bar(range(0, len(pictures), BATCH), f"scoring with model {folder.sha256[:8]}", unit="batch")
-    return np.concatenate([classifier.predict(np.ascontiguousarray(images[s : s + BATCH])) for s in starts])
+    return answers(Classifier(folder), images, ("probabilities",), f"scoring with model {folder.sha256[:8]}")[0]
+
+
+def answers(
+    classifier: Classifier, images: NDArray[np.uint8], outputs: Sequence[str], title: str
+) -> list[NDArray[np.float32]]:
+    """The named outputs of the network for all `images` uint8 [N, size, size, 3], one batch on each core at a time."""
+
+    def run(start: int) -> list[NDArray[np.float32]]:
+        return classifier.run(np.ascontiguousarray(images[start : start + BATCH]), outputs)
+
+    starts = range(0, len(images), BATCH)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        parts = list(Bar(pool.map(run, starts), title, len(starts), unit="batch"))
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _keep(path: Path, probabilities: NDArray[np.float32]) -> None:
@@ -86,16 +100,18 @@ def _keep(path: Path, probabilities: NDArray[np.float32]) -> None:
         np.save(file, probabilities)
 
 
-def latencies_ms(folders: Sequence[ModelFolder], picture: bytes, rounds: int = 21) -> list[float]:
-    """Median time of one picture, from its bytes to its probabilities, for each model; measured in turns, so that
-    whatever else the machine does hits all alike."""
+def latencies_ms(folders: Sequence[ModelFolder], pictures: Sequence[bytes], turns: int = 3) -> list[float]:
+    """Mean time of a picture, from its bytes to its probabilities, for each model.
+
+    Of each picture the best of some turns counts, and the models take turns: whatever else the machine does hits all
+    alike.
+    """
     classifiers = [Classifier(folder) for folder in folders]
     for classifier in classifiers:
-        classifier.predict_bytes([picture])
-    times: list[list[float]] = [[] for _ in folders]
-    for _ in range(rounds):
-        for classifier, taken in zip(classifiers, times, strict=True):
-            start = time.perf_counter()
-            classifier.predict_bytes([picture])
-            taken.append((time.perf_counter() - start) * 1000)
-    return [float(np.median(taken)) for taken in times]
+        classifier.predict_bytes([pictures[0]])
+    times = np.zeros((turns, len(pictures), len(folders)))
+    for turn, picture, model in np.ndindex(times.shape):
+        start = time.perf_counter()
+        classifiers[model].predict_bytes([pictures[picture]])
+        times[turn, picture, model] = (time.perf_counter() - start) * 1000
+    return [float(mean) for mean in times.min(axis=0).mean(axis=0)]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 
 from training.common.errors import ExpectedError
 from training.fit.architectures import Classifier, Trunk, build
@@ -28,10 +30,15 @@ class EvaluationError(ExpectedError):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network says about N pictures: logits [N, classes], embeddings [N, D]."""
+    """What the network says about N pictures: logits [N, classes], embeddings [N, D].
+
+    Where a first look answers some of them (training.evaluation.shortcuts.glance): `novelty` [N], and which are `easy`.
+    """
 
     logits: Floats
     embeddings: Floats
+    novelty: Floats | None = None
+    easy: NDArray[np.bool_] | None = None
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -40,11 +47,34 @@ class Outputs:
     @classmethod
     def joined(cls, parts: Sequence[Outputs]) -> Outputs:
         """Those of all parts, one after the other."""
-        return cls(np.concatenate([part.logits for part in parts]), np.concatenate([part.embeddings for part in parts]))
+        novelty = [part.novelty for part in parts if part.novelty is not None]
+        easy = [part.easy for part in parts if part.easy is not None]
+        return cls(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.embeddings for part in parts]),
+            np.concatenate(novelty) if novelty else None,
+            np.concatenate(easy) if easy else None,
+        )
 
     def where(self, mask: NDArray[np.bool_]) -> Outputs:
         """Those of the pictures that `mask` [N] marks."""
-        return Outputs(self.logits[mask], self.embeddings[mask])
+        return Outputs(
+            self.logits[mask],
+            self.embeddings[mask],
+            None if self.novelty is None else self.novelty[mask],
+            None if self.easy is None else self.easy[mask],
+        )
+
+
+class Shrunk(nn.Module):
+    """Pictures [N, 3, H, W] made smaller: [N, 3, side, side]."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(pictures, (self.side, self.side), mode="bilinear")  # antialias: no ONNX
 
 
 @dataclass(frozen=True)
@@ -76,9 +106,13 @@ class Trained:
         """What a solved head learned from, as cross-validation chose; None: no such choice."""
         return tuple(self.head["candidate"]["views"]) if self.head else None
 
-    def backbone(self) -> bytes:
-        """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w]."""
-        network = Network(self.model.normalise, Trunk(self.model.backbone, self.model.levels))
+    def backbone(self, side: int | None = None) -> bytes:
+        """Everything before the pooling as ONNX: image uint8 [N, size, size, 3] -> features float32 [N, D, h, w].
+
+        `side`: of the picture as the network sees it, if that is smaller.
+        """
+        trunk: nn.Module = Trunk(self.model.backbone, self.model.levels)
+        network = Network(self.model.normalise, trunk if side is None else nn.Sequential(Shrunk(side), trunk))
         return onnx_bytes(network, self.preprocessing.size, [FEATURES])
 
     def outputs(self, backbone: bytes, pictures: NDArray[np.uint8], title: str) -> Outputs:

@@ -5,7 +5,7 @@ The rule on quality, by the same test pictures for both:
 2. non-inferior: the (exact) bootstrap interval of the accuracy difference lies above -margin, or that of the log-loss
    gain (paired bootstrap, its own error counted against the candidate) above -share, a loss too small to matter;
 3. a reason to move: significantly fewer errors (McNemar's exact test), or a log-loss that is surely lower by that
-   share, or training data that changed, or int8 in place of fp32 and so much faster.
+   share, or training data that changed, or int8 or a first look where the champion has none, and so much faster.
 So of two equal models the champion stays: moving for luck costs users a change and buys them nothing. A first model
 must surely be better than guessing. Beside it stand calibration, behaviour, latency, size and identity, and the floors
 (accuracy in all, by class, by slice) of those who set some.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
-from data.manifest import Manifest, Picture, decoded
+from data.manifest import Manifest, Picture, decoded, spread
 from training.evaluation.metrics import CALIBRATION_BINS, calibration_error, share
 from training.evaluation.paired import Contingency, sure_gain
 from training.evaluation.scores import Scores, latencies_ms, score
@@ -34,6 +34,7 @@ from training.params import Promote
 
 ENOUGH = 1e-9  # floating-point slack when an accuracy is compared with a limit
 PERMUTATIONS = 20  # times 1 / (1 - confidence): enough to place a p-value beside its limit
+TIMED = 21  # pictures whose answers are timed: the first look of a model makes some quicker than others
 BATCH = 2_000_000  # labels that are permuted at once: some 50 MB
 
 
@@ -64,7 +65,10 @@ class Gate:
     def judge(self) -> list[Check]:
         """Every check, in the order of the table; scores both models where that was not done before."""
         checks = [self.test_data, self.parity, self.self_check, self.classes, self.recorded]
-        checks += [self.quantisation] if self.is_int8(self.candidate) else []
+        checks += [self.quantisation] if "int8" in shortcuts(self.candidate) else [self.no_int8] if self._why else []
+        checks += (
+            [self.glance] if self.candidate.card["metrics"].get("glance") or self.candidate.card.get("glance") else []
+        )
         checks += [self.probabilities, self.better_than_guessing]
         checks += [self.accuracy, self.class_accuracy, self.slice_accuracy]
         checks += [self.calibration, self.invariance, self.direction, self.minimum]
@@ -157,17 +161,35 @@ class Gate:
 
     def quantisation(self) -> Check:
         """An int8 model against the same weights in fp32, as evaluation recorded it; its accuracy is counted here."""
-        limits, found = self.limits, self.candidate.card["metrics"].get("quantisation") or {}
+        return self._shortcut("int8", self.candidate.card["metrics"].get("quantisation") or {})
+
+    def glance(self) -> Check:
+        """The same of a first look at easy pictures; of a model without one, why it has none."""
+        found = self.candidate.card["metrics"].get("glance") or {}
+        if self.candidate.card.get("glance"):
+            return self._shortcut("first look", found)
+        return Check("first look", True, f"none: {found['why']}", "only where it is as good and quicker")
+
+    def _shortcut(self, name: str, found: dict[str, Any]) -> Check:
+        limits = self.limits
         limit = (
-            f"at most {limits.max_int8_accuracy_loss:g} less accurate than in fp32, "
+            f"at most {limits.max_int8_accuracy_loss:g} less accurate than the whole network in fp32, "
             f"at most {limits.max_int8_label_changes:.1%} other answers"
         )
-        if not found:
-            return Check("int8", False, "no evidence in the model card", limit)
+        if "label_changes" not in found:
+            return Check(name, False, "no evidence in the model card", limit)
         loss, changes = found["accuracy_fp32"] - self.mine.accuracy, found["label_changes"]
         fine = loss <= limits.max_int8_accuracy_loss + ENOUGH and changes <= limits.max_int8_label_changes + ENOUGH
         figure = f"{self.mine.accuracy:.4f}, in fp32 {found['accuracy_fp32']:.4f}, {changes:.2%} other answers"
-        return Check("int8", fine, figure, limit)
+        return Check(name, fine, figure, limit)
+
+    def no_int8(self) -> Check:
+        """Why a model serves in fp32, as evaluation recorded it."""
+        return Check("int8", True, f"serves in fp32: {self._why}", "int8 only where it is as good and quicker")
+
+    @property
+    def _why(self) -> str | None:
+        return (self.candidate.card["metrics"].get("precision") or {}).get("why")
 
     # quality by itself
 
@@ -250,9 +272,9 @@ class Gate:
 
     @cached_property
     def times(self) -> list[float]:
-        """Milliseconds for one picture, of the candidate and of the champion if there is one."""
+        """Milliseconds for a picture, of the candidate and of the champion if there is one."""
         folders = [self.candidate] if self.champion is None else [self.candidate, self.champion]
-        return latencies_ms(folders, self.pictures[0].path.read_bytes())
+        return latencies_ms(folders, [picture.path.read_bytes() for picture in spread(self.pictures, TIMED)])
 
     def latency(self) -> Check:
         mine, *theirs = self.times
@@ -278,10 +300,10 @@ class Gate:
         return Check("test pictures", count >= least, figure, f"at least {least} to compare two models by")
 
     def never_worse(self) -> Check:
-        """An int8 candidate before a champion in fp32 may lose what int8 may lose."""
+        """A candidate that takes a shortcut which the champion does not take may lose what shortcuts may lose."""
         mine, theirs = self.rivals
         figure = f"{mine.accuracy:.4f}, champion {theirs.accuracy:.4f}"
-        slack = self.limits.max_int8_accuracy_loss if self._becomes_int8 else 0.0
+        slack = self.limits.max_int8_accuracy_loss if self._new_shortcuts else 0.0
         limit = f"accuracy at least the champion's{f' less {slack:g}' if slack else ''}"
         return Check("never worse", self.paired.difference >= -slack - ENOUGH, figure, limit)
 
@@ -297,11 +319,11 @@ class Gate:
         )
 
     def reason(self) -> Check:
-        """Fewer errors, a lower log-loss, other training data, or int8 and surely faster."""
+        """Fewer errors, a lower log-loss, other training data, or a new shortcut and surely faster."""
         reasons = (self._fewer_errors(), self._lower_loss(), self._other_data(), self._faster())
         found = [text for text in reasons if text]
         figure = "; ".join(found) or f"none: {self._no_reason()}"
-        limit = "fewer errors, lower log-loss, other training data, or int8 and faster"
+        limit = "fewer errors, lower log-loss, other training data, or a new shortcut and faster"
         return Check("reason to move", bool(found), figure, limit)
 
     def _fewer_errors(self) -> str | None:
@@ -324,20 +346,20 @@ class Gate:
         return None
 
     def _faster(self) -> str | None:
-        if not self._becomes_int8:
+        if not self._new_shortcuts:
             return None
         mine, theirs = self.times
         if theirs < self.limits.min_int8_speedup * mine:
             return None
-        return f"int8 in place of fp32, {theirs / mine:.2f} times as fast"
-
-    @staticmethod
-    def is_int8(folder: ModelFolder) -> bool:
-        return str(folder.card.get("precision", "fp32")) == "int8"
+        return f"{' and '.join(sorted(self._new_shortcuts))}: {theirs / mine:.2f} times as fast"
 
     @property
-    def _becomes_int8(self) -> bool:
-        return self.champion is not None and self.is_int8(self.candidate) and not self.is_int8(self.champion)
+    def _new_shortcuts(self) -> set[str]:
+        """What the candidate does to be quicker, and the champion does not; none where it gives another one up."""
+        if self.champion is None:
+            return set()
+        mine, theirs = shortcuts(self.candidate), shortcuts(self.champion)
+        return mine - theirs if mine > theirs else set()
 
     def _no_reason(self) -> str:
         mine, theirs = self.rivals
@@ -347,6 +369,12 @@ class Gate:
         pair = self.paired
         alone = f"each is alone right on {pair.only_a} and {pair.only_b} pictures (McNemar p = {pair.mcnemar():.2g})"
         return f"{alone}, {losses}"
+
+
+def shortcuts(folder: ModelFolder) -> set[str]:
+    """What makes a model quicker than its whole network in fp32, at the price of a few other answers."""
+    used = {"int8": folder.card.get("precision") == "int8", "a first look": bool(folder.card.get("glance"))}
+    return {name for name, there in used.items() if there}
 
 
 def chance_calibration_error(confidence: NDArray[np.float64]) -> float:

@@ -30,7 +30,7 @@ class Classifier:
 
         self.folder = folder
         self.session = onnxruntime.InferenceSession(
-            str(folder.path / MODEL_FILE), session_options(threads), providers=_providers()
+            str(folder.path / MODEL_FILE), session_options(threads), providers=providers()
         )
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,7 +75,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _providers() -> list[str]:
+def providers() -> list[str]:
+    """Where networks run here: on a GPU if ONNX Runtime is built for one, then on the CPU."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()

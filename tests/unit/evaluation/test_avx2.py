@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.drawing import drawing
-from training.evaluation import quantise
+from training.evaluation.shortcuts import quantise
 from training.fit.forward import onnx_bytes
 
 ROOT = Path(__file__).parents[3]

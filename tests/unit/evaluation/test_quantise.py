@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from tests.drawing import drawing
-from training.evaluation.quantise import channel_steps, feature_means, first_nodes, quantised
+from training.evaluation.shortcuts.quantise import channel_steps, feature_means, first_nodes, quantised
 from training.fit.forward import onnx_bytes, runner
 
 pytestmark = pytest.mark.torch

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data.manifest import Manifest
-from tests.tiny import tiny_data, tiny_model_folder
+from tests.tiny import SIZE, tiny_data, tiny_model_folder
 from training.evaluation import scores
-from training.evaluation.scores import NO_CHANCE, Scores, latencies_ms, score
+from training.evaluation.scores import BATCH, NO_CHANCE, Scores, answers, latencies_ms, score
 from training.model.classifier import Classifier
 
 
@@ -43,6 +43,14 @@ def test_a_class_that_the_model_does_not_know_is_an_error_by_name() -> None:
 
 def test_latencies_are_measured_for_each_model(manifest: Manifest, tmp_path: Path) -> None:
     folders = [tiny_model_folder(tmp_path / name) for name in "ab"]
-    taken = latencies_ms(folders, manifest.split("test")[0].path.read_bytes(), rounds=3)
+    taken = latencies_ms(folders, [picture.path.read_bytes() for picture in manifest.split("test")[:2]], turns=2)
     assert len(taken) == 2
     assert min(taken) > 0
+
+
+def test_answers_of_all_batches_come_in_order(tmp_path: Path) -> None:
+    classifier = Classifier(tiny_model_folder(tmp_path / "model"))
+    images = np.random.default_rng(0).integers(0, 256, (2 * BATCH + 3, SIZE, SIZE, 3), np.uint8)
+    probabilities, novelty = answers(classifier, images, ("probabilities", "novelty"), "test")
+    np.testing.assert_allclose(probabilities, classifier.predict(images), atol=1e-6)
+    assert novelty.shape == (len(images),)

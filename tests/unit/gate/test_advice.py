@@ -60,7 +60,7 @@ def test_the_weakest_class_the_most_frequent_mistake_and_what_more_pictures_brin
 
 def test_a_check_with_a_remedy_of_its_own_names_it_first(manifest: Manifest) -> None:
     first, *others = advice(failing("latency", "accuracy"), CARD, manifest)
-    assert first == "set `export.precision: int8`, or choose a smaller `train.architecture`"
+    assert first == "set `export.precision: auto` if it is fp32, or choose a smaller `train.architecture`"
     assert len(others) == 2
 
 

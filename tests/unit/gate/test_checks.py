@@ -256,6 +256,11 @@ def test_int8_may_lose_little(judge: Judge, model: Any, found: dict[str, float],
     assert judge(as_int8(model(), **found))["int8"].passed is passes
 
 
+def test_why_a_model_serves_in_fp32_stands_in_the_verdict(judge: Judge, model: Any) -> None:
+    check = judge(model())["int8"]
+    assert (check.passed, check.figure) == (True, "serves in fp32: a test says so")
+
+
 def test_int8_without_evidence_fails(judge: Judge, model: Any) -> None:
     candidate = as_int8(model())
     del candidate.card["metrics"]["quantisation"]
@@ -280,6 +285,40 @@ def test_int8_may_lose_to_a_champion_in_fp32_what_int8_may_lose(judge: Judge, mo
     assert not judge(candidate, champion, **limits)["never worse"].passed
     assert judge(as_int8(candidate), champion, **limits)["never worse"].passed
     assert not judge(as_int8(candidate), as_int8(champion), **limits)["never worse"].passed
+
+
+def with_look(candidate: ModelFolder, **found: float) -> ModelFolder:
+    candidate.card["glance"] = True
+    accuracy = candidate.card["metrics"]["accuracy"]
+    record = {"serves": True, "why": "quicker", "easy": 0.9, "accuracy_fp32": accuracy, "label_changes": 0.0}
+    candidate.card["metrics"]["glance"] = record | found
+    return candidate
+
+
+@pytest.mark.parametrize(
+    ("found", "passes"),
+    [({}, True), ({"accuracy_fp32": 1.0}, False), ({"label_changes": 0.01}, False)],
+)
+def test_a_first_look_may_lose_as_little(judge: Judge, model: Any, found: dict[str, float], passes: bool) -> None:
+    assert judge(with_look(model(), **found))["first look"].passed is passes
+
+
+def test_a_first_look_without_evidence_fails_and_none_says_why(judge: Judge, model: Any) -> None:
+    candidate = with_look(model())
+    del candidate.card["metrics"]["glance"]
+    assert failed(judge(candidate)) == {"first look"}
+    assert judge(model())["first look"].figure == "none: a test does without"
+
+
+def test_one_shortcut_more_is_a_reason_and_one_for_another_is_none(
+    judge: Judge, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_checks, "latencies_ms", lambda *_: [5.0, 7.0])
+    both = with_look(as_int8(model("both")))
+    found = judge(both, as_int8(model("champion")))["reason to move"]
+    assert (found.passed, found.figure) == (True, "a first look: 1.40 times as fast")
+    assert judge(both, model("plain"))["reason to move"].figure == "a first look and int8: 1.40 times as fast"
+    assert not judge(with_look(model()), as_int8(model("champion")))["reason to move"].passed
 
 
 def test_evidence_that_contradicts_fails(judge: Judge, model: Any) -> None:

@@ -10,7 +10,8 @@ import { called, count, day, either, overruled, percent, points } from "./words.
 const DRAWN = new Set(["pictures", "accuracy", "accuracy_interval", "log_loss", "roc_auc", "calibration_error",
   "calibration_error_before_temperature", "per_class", "confusion_matrix", "confused",
   "balanced_accuracy", "macro_f1", "top_5_accuracy", "weak_classes",
-  "reliability", "reliability_before_temperature", "abstention", "behaviour", "other_things", "quantisation"]);
+  "reliability", "reliability_before_temperature", "abstention", "behaviour", "other_things", "quantisation",
+  "precision", "glance"]);
 
 const SHADE = 40; // percent at most of a cell's colour, so that its text stays legible
 
@@ -49,6 +50,8 @@ function summary(card) {
   return [
     `Right on ${percent(metrics.accuracy)} of ${count(metrics.pictures, "test picture")} that it was not trained on. `,
     `The 95 % interval is ${percent(low)} to ${percent(high)}.`,
+    metrics.precision ? ` It computes in ${metrics.precision.serves}: ${metrics.precision.why}.` : "",
+    metrics.glance?.serves ? ` A first look answers easy pictures: ${metrics.glance.why}.` : "",
     since ? ` Champion since ${day(since)}.` : "",
     why ? ` ${why}` : "",
   ];

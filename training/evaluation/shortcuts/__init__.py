@@ -1,0 +1,1 @@
+"""Quicker ways to the same answers: int8, and a first look at easy pictures."""
