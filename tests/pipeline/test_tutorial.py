@@ -147,7 +147,7 @@ def test_the_registry_answers_and_goes_back(two: Path, run: Run) -> None:
 def test_git_and_the_environment(two: Path) -> None:
     activate = Path(sys.executable).parent / "activate"
     found = shell_output(written("source").replace(".venv/bin/activate", str(activate)) + "; command -v python")
-    assert Path(found).parent == activate.parent
+    assert Path(found).parent.samefile(activate.parent)
     names = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     (two / "params.yaml").write_text((two / "params.yaml").read_text() + "# mine\n")
     (two / "dvc.lock").write_text("schema: '2.0'\n")

@@ -171,7 +171,7 @@ def lineage(service: Service) -> str:
 
 BAD_INPUT: dict[str, tuple[int, Callable[[Service], Answer]]] = {
     "no picture": (415, lambda service: service.post("/predict", b"this is no picture")),
-    "no such content type": (415, lambda service: service.post("/predict", b"{}", "application/json")),
+    "no such content type": (415, lambda service: service.post("/predict", b"a picture", "text/plain")),
     "nothing": (422, lambda service: service.post("/predict", b"")),
     "GET": (405, lambda service: service.get("/predict")),
     "no such address": (404, lambda service: service.get("/no-such-address")),

@@ -19,6 +19,7 @@ from training.common.command import run_command, spare_loopback
 from training.common.errors import ExpectedError
 
 CAUGHT_BEFORE = {
+    "BoxError",  # training/model/picture/header.py refuses the picture
     "InstallError",  # training/install.py runs before anything is installed and ends by itself
     "NothingToDoError",  # monitoring/promoted.py answers it to MLflow
     "PassingError",  # data/download.py tries again

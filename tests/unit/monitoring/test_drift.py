@@ -372,6 +372,6 @@ def test_a_simulation_without_its_pictures_is_refused_in_one_line(model: ModelFo
     done = subprocess.run([sys.executable, "-m", "monitoring.drift", *words], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path}/none is not a folder: expected CLASS/NAME.jpg or {{train,test}}/CLASS/NAME.jpg "
+        f"error: {tmp_path}/none is not a folder: expected CLASS/NAME.jpg or {{train,validation,test}}/CLASS/NAME.jpg "
         "with two classes or more"
     ]

@@ -248,7 +248,7 @@ def test_lines_that_are_no_feedback_are_told(tmp_path: Path, caplog: pytest.LogC
     ("words", "told"),
     [
         (["report", "--since", "yesterday"], "'yesterday' is no date or time such as 2026-11-24 or"),
-        ([], "required: {report,export}"),
+        ([], "required: COMMAND"),
     ],
 )
 def test_wrong_usage_says_what_is_right(

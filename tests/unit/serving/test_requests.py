@@ -87,6 +87,6 @@ def test_what_takes_long_makes_room_for_others_and_has_bounds_of_its_own(reader:
     reader._enter(second, 20)
     with pytest.raises(Fault) as refused:
         reader._enter_slow(second, 20, 11_000_000)
-    assert "slow pictures of" in str(refused.value)
+    assert "that are slow to decode" in str(refused.value)
     reader.leave(first)
     reader._enter_slow(second, 20, 60_000_000)
