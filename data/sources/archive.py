@@ -133,14 +133,13 @@ def _bounded(archive: Path) -> type[tarfile.TarInfo]:
     class Header(tarfile.TarInfo):
         of_all = 0
 
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            made = super().frombuf(buf, encoding, errors)
-            if made.type in EXTENDED:
-                Header.of_all += made.size if made.type == tarfile.XGLTYPE else 0
-                if made.size > LONGEST_HEADER or Header.of_all > ALL_GLOBAL_HEADERS:
-                    raise _refused(archive, made.name, f"has a header of {made.size} bytes")
-            return made
+        def _proc_member(self, archived: tarfile.TarFile) -> Self:
+            """The hook that tarfile's source names for subclasses: between a header and what it announces."""
+            if self.type in EXTENDED:
+                Header.of_all += self.size if self.type == tarfile.XGLTYPE else 0
+                if self.size > LONGEST_HEADER or Header.of_all > ALL_GLOBAL_HEADERS:
+                    raise _refused(archive, self.name, f"has a header of {self.size} bytes")
+            return super()._proc_member(archived)  # type: ignore[misc,no-any-return]
 
     return Header
 

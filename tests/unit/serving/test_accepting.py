@@ -52,7 +52,10 @@ async def greeted(server: Leaving) -> int:
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     assert await asyncio.wait_for(reader.readexactly(5), 60) == b"hello"
     OPEN.append(writer)
-    return len(server.left)
+    left = len(server.left)
+    while server._opening:  # a moment after the greeting it still counts as one that is about to open
+        await asyncio.sleep(0)
+    return left
 
 
 def left_before(counters: SharedCounters, connections: int, at_once: bool = False) -> list[int]:
