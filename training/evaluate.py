@@ -136,8 +136,9 @@ class Glancing(Evaluated):
         labels = manifest.labels(manifest.split("train"))
         strength = float(trained.head["strength"])
         look = Look.fit(backbone, strength, (pictures["train"], labels), pictures["validation"], seed)
-        given = {key: value for key, value in vars(network).items() if key in Evaluated.__dataclass_fields__}
-        return None if look is None else cls(**given, look=look, calibration=judged.calibration)
+        if look is None:
+            return None
+        return cls(trained, manifest, network.backbone, network.precision, network.seen, look, judged.calibration)
 
     def sees(self, pictures: NDArray[np.uint8], title: str) -> Outputs:
         assert self.look is not None

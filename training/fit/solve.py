@@ -44,6 +44,11 @@ def level_sets(sides: Mapping[int, tuple[int, int]]) -> dict[str, tuple[int, ...
     }
 
 
+def every_level(sets: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Of such choices the one with all levels."""
+    return sets.get("all", sets["last"])
+
+
 def _ends(sides: Mapping[int, tuple[int, int]], place: int, after: int | None) -> bool:
     return after is None or sides[after][0] != sides[place][0]
 
@@ -63,7 +68,7 @@ def solve(
 ) -> Solved:
     """Choose levels, views and strength, then fit on the whole training split."""
     world, sets = frozen.world, level_sets(frozen.model.sides(frozen.size))
-    every = sets.get("all", sets["last"])
+    every = every_level(sets)
     labels = train.labels.numpy()
     rows = sample(labels, SEARCHED // world.size)
     # Those of all processes follow each other; `held` are places among them.
@@ -95,7 +100,7 @@ def solve(
     blank = frozen.pooled(Split.of_nothing(frozen.size), PLAIN, plain, every)  # each process has the same
     pieces = everyone(frozen.pooled(train, "in pieces", in_pieces, every, held))
     changed = {name: everyone(frozen.pooled(train, name, how, every, held)) for name, how in CHANGES.items()}
-    columns = {name: _columns_of(frozen, every, levels) for name, levels in sets.items()}
+    columns = {name: columns_of(frozen, every, levels) for name, levels in sets.items()}
     search = Search(learned_from, changed, pieces, blank, places, searched, groups, classes, columns, seed)
     choice = world.agreed(search.run(views) if world.leads else None)
     assert choice is not None
@@ -132,7 +137,7 @@ def fitted(
     return Solver(rows, np.ones((len(rows.labels), 1), bool)).fit(strength)
 
 
-def _columns_of(frozen: Frozen, every: tuple[int, ...], levels: tuple[int, ...]) -> NDArray[np.int64]:
+def columns_of(frozen: Frozen, every: tuple[int, ...], levels: tuple[int, ...]) -> NDArray[np.int64]:
     """Which of the averages of all levels are those of `levels`."""
     widths = frozen.model.widths(frozen.size, every)
     return np.flatnonzero(np.repeat([level in levels for level in every], widths))

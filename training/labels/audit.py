@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from training.fit.distributed import ALONE
 from training.fit.head import Features
 from training.fit.outputs import SUMMARY_FILE
 from training.fit.pooled import Frozen, Split
-from training.fit.solve import SEARCHED, level_sets, sample
+from training.fit.solve import SEARCHED, columns_of, every_level, level_sets, sample
 from training.labels import noise
 from training.labels.findings import Judged
 from training.labels.held_out import Learnt
@@ -68,13 +67,8 @@ class Judge:
 
     def features(self, split: Split) -> Features:
         """Averages [N, D] of the levels, from the cache where it has them."""
-        return np.asarray(self.frozen.pooled(split, PLAIN, plain, self.cached)[:, self._columns])
-
-    @cached_property
-    def _columns(self) -> NDArray[np.int64]:
-        """Which of the averages of `cached` are those of `levels`."""
-        widths = self.frozen.model.widths(self.frozen.size, self.cached)
-        return np.flatnonzero(np.repeat([level in self.levels for level in self.cached], widths))
+        columns = columns_of(self.frozen, self.cached, self.levels)
+        return np.asarray(self.frozen.pooled(split, PLAIN, plain, self.cached)[:, columns])
 
     def account(self) -> dict[str, Any]:
         return {"backbone": self.frozen.name, "levels": list(self.levels), "strength": self.strength}
@@ -87,8 +81,7 @@ def _frozen(architecture: str, weights: str | None, how: Preprocessing, manifest
 
 
 def _every(frozen: Frozen) -> tuple[int, ...]:
-    sets = level_sets(frozen.model.sides(frozen.size))
-    return sets.get("all", sets["last"])
+    return every_level(level_sets(frozen.model.sides(frozen.size)))
 
 
 def _recipe(
@@ -96,11 +89,11 @@ def _recipe(
 ) -> tuple[tuple[int, ...], tuple[int, ...], float]:
     """Levels that are cached, levels that judge, and strength. Training caches every level where it searched among all
     pictures, else those it chose."""
-    sets, every = level_sets(frozen.model.sides(frozen.size)), _every(frozen)
+    sets = level_sets(frozen.model.sides(frozen.size))
     searched = len(sample(labels, SEARCHED))
     if searched == len(labels):
         best = min(head["table"], key=lambda row: row["log_loss"])
-        return every, sets[best["levels"]], float(best["strength"])
+        return _every(frozen), sets[best["levels"]], float(best["strength"])
     levels = sets[head["candidate"]["levels"]]
     return levels, levels, float(head["strength"]) * searched / len(labels)
 
